@@ -1,0 +1,8 @@
+"""Search algorithms as plain ask/tell objects: they see ids, levels, scores and costs, never tensors and never Ray."""
+
+from mcts_ray.search.base import Candidate, Cost, Edge, Ledger, Outcome, Search, Setting, Work
+from mcts_ray.search.best_of_n import BestOfN
+
+ALGORITHMS: dict[str, type[Search]] = {"best-of-n": BestOfN}
+
+__all__ = ["ALGORITHMS", "BestOfN", "Candidate", "Cost", "Edge", "Ledger", "Outcome", "Search", "Setting", "Work"]

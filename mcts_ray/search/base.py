@@ -1,8 +1,15 @@
-"""Ask/tell: the plain data that passes between a search, which never sees a tensor, and whatever carries its work out."""
+"""Ask/tell: the plain data that passes between a search, which never sees a tensor, and whatever carries its work out.
+
+`Setting`, `Edge` and `Work` go out, `Cost` and `Outcome` come back; `Ledger`, `Candidate` and `Search` stay with the
+search. An executor calls `ask`, carries the units out in any order it likes, and calls `tell` once for each.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from heapq import nlargest
 
 
 @dataclass(frozen=True)
@@ -89,3 +96,147 @@ class Outcome:
     reward: float | None = None
     scores: tuple[tuple[str, float | None], ...] = ()
     error: str | None = None
+
+
+@dataclass
+class Ledger:
+    """The account of one search: everything it caused. `seconds` is wall time, `denoiser_seconds` busy time."""
+
+    nfe: int = 0
+    model_forwards: int = 0
+    decodes: int = 0
+    reward_calls: int = 0
+    fusions: int = 0
+    seconds: float = 0.0
+    denoiser_seconds: float = 0.0
+
+    def add(self, cost: Cost) -> None:
+        """Book what one unit spent."""
+        for name, amount in asdict(cost).items():
+            setattr(self, name, getattr(self, name) + amount)
+
+    def to_dict(self) -> dict[str, float]:
+        """The ledger under the names of `search --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished image: its node, its reward, and what had been spent when it was found."""
+
+    node: str
+    reward: float
+    nfe: int
+    seconds: float
+
+
+class Search(ABC):
+    """A search that asks for units of work and is told what became of them.
+
+    Budgets are kept by reservation: a unit is proposed only if, with everything in flight, it still fits, so neither
+    `budget` (NFE) nor `max_decodes` is ever exceeded. A failed unit is counted and the search goes on without it.
+
+    Subclasses write `_propose`, `_apply`, `_spent` and `nodes`; everything an algorithm need not think about is here.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        setting: Setting,
+        budget: int,
+        max_decodes: int | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.id = id
+        self.setting = setting
+        self.budget = budget
+        self.max_decodes = max_decodes
+        self.max_seconds = max_seconds
+        self.ledger = Ledger()
+        self.finished: list[Candidate] = []
+        self.errors: list[str] = []
+        self._in_flight: dict[str, Work] = {}
+        self._halted = False
+
+    @abstractmethod
+    def _propose(self) -> Work | None:
+        """The next unit, within `nfe_left` and `decodes_left`; None when there is nothing to do for now."""
+
+    @abstractmethod
+    def _apply(self, work: Work, outcome: Outcome) -> None:
+        """Take in the outcome of a unit in flight; `outcome.error` is set for one that failed."""
+
+    @abstractmethod
+    def _spent(self) -> bool:
+        """Whether, with nothing in flight, no further unit can ever be proposed."""
+
+    @abstractmethod
+    def nodes(self) -> list[dict]:
+        """Every node of the tree so far, parents before children: id, parent, level, action, visits, value."""
+
+    def ask(self, room: int) -> list[Work]:
+        """At most `room` new units; an empty list means nothing to do until more outcomes arrive."""
+        works: list[Work] = []
+        while len(works) < room and not self._halted:
+            work = self._propose()
+            if work is None:
+                break
+            assert work.nfe <= self.nfe_left and work.decodes <= self.decodes_left, "a proposed unit exceeds the budget"
+            assert work.id not in self._in_flight, "a unit was proposed twice"
+            self._in_flight[work.id] = work
+            works.append(work)
+        return works
+
+    def tell(self, outcome: Outcome) -> bool:
+        """Take in one outcome; False if it is late, a duplicate or of an older epoch, which changes nothing."""
+        work = self._in_flight.get(outcome.work)
+        if work is None or work.epoch != outcome.epoch:
+            return False
+        del self._in_flight[work.id]
+        self.ledger.add(outcome.cost)
+        if outcome.error is not None:
+            self.errors.append(outcome.error)
+        elif outcome.reward is not None:
+            node = work.edges[-1].node
+            self.finished.append(Candidate(node, outcome.reward, self.ledger.nfe, self.ledger.seconds))
+        self._apply(work, outcome)
+        return True
+
+    def tick(self, seconds: float) -> None:
+        """Set the clock: wall time since the first ask. At `max_seconds` the search is over."""
+        self.ledger.seconds = seconds
+        if self.max_seconds is not None and seconds >= self.max_seconds:
+            self.halt()
+
+    def halt(self, costs: Iterable[Cost] = ()) -> None:
+        """End the search now. Units in flight are abandoned, but what they have spent so far (`costs`) is booked."""
+        self._halted = True
+        self._in_flight.clear()
+        for cost in costs:
+            self.ledger.add(cost)
+
+    def best(self, n: int) -> list[Candidate]:
+        """The `n` best finished images so far, best first; of equal ones the earlier."""
+        return nlargest(n, self.finished, key=lambda candidate: candidate.reward)
+
+    @property
+    def done(self) -> bool:
+        """Whether the search is over: halted, or its budget is spent and nothing is in flight."""
+        return self._halted or (not self._in_flight and self._spent())
+
+    @property
+    def in_flight(self) -> int:
+        """How many units are out."""
+        return len(self._in_flight)
+
+    @property
+    def nfe_left(self) -> int:
+        """NFE neither spent nor reserved by units in flight."""
+        return self.budget - self.ledger.nfe - sum(work.nfe for work in self._in_flight.values())
+
+    @property
+    def decodes_left(self) -> float:
+        """Decodes neither spent nor reserved; infinite without `max_decodes`."""
+        if self.max_decodes is None:
+            return float("inf")
+        return self.max_decodes - self.ledger.decodes - sum(work.decodes for work in self._in_flight.values())

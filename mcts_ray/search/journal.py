@@ -1,0 +1,47 @@
+"""The journal of a search: what was asked and what was told, as plain records, enough to rebuild the search.
+
+A search is deterministic: the same asks and tells in the same order make the same tree. So the journal keeps the units
+as they went out (for the reader, and to notice a search that is not the same) and the outcomes as they came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from mcts_ray.search.base import Cost, Outcome, Search, Work
+
+
+def asked(work: Work) -> dict:
+    """The record of one unit going out; its setting is in the header of the journal."""
+    edges = [[edge.node, edge.level, edge.phi] for edge in work.edges]
+    record = {"type": "ask", "work": work.id, "epoch": work.epoch, "parent": work.parent, "action": work.action}
+    return {**record, "edges": edges, "keep": list(work.keep)}
+
+
+def told(outcome: Outcome, seconds: float) -> dict:
+    """The record of one outcome coming back, `seconds` after the first ask."""
+    return {"type": "tell", "seconds": seconds, **asdict(outcome)}
+
+
+def outcome_of(record: dict) -> Outcome:
+    """The outcome in a record of type "tell"."""
+    fields = {name: value for name, value in record.items() if name not in ("type", "seconds")}
+    fields["cost"] = Cost(**fields["cost"])
+    fields["scores"] = tuple((node, score) for node, score in fields["scores"])
+    return Outcome(**fields)
+
+
+def replay(search: Search, records: Iterable[dict]) -> None:
+    """Bring a fresh search to where the journal ends; units that were still out are in flight again.
+
+    Raises ValueError if the search asks for other units than the journal holds, that is if its configuration differs.
+    """
+    for record in records:
+        if record["type"] == "ask":
+            works = search.ask(1)
+            if [asked(work) for work in works] != [record]:
+                raise ValueError(f"the journal of search {search.id!r} does not belong to this configuration")
+        elif record["type"] == "tell":
+            search.tick(record["seconds"])
+            search.tell(outcome_of(record))
