@@ -1,0 +1,179 @@
+"""Levels T..0 of a diffusion model, read from the scheduler *object* after `set_timesteps(T)`.
+
+Level T is pure noise and level 0 the scheduler's own end. A state at level i is x_i = alpha_i x0 + sigma_i eps.
+Shape suffix: L = T + 1 entries, index = level.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.schedulers import AysSchedules
+
+from mcts_ray.diffusion.errors import ClippingRefused, UnsupportedScheduler
+
+_DISCRETE = (DDIMScheduler, DDPMScheduler)
+_SIGMA = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DPMSolverMultistepScheduler)
+_AYS = {"ays": "StableDiffusionTimesteps", "ays-xl": "StableDiffusionXLTimesteps"}
+GRIDS = ("native", *_AYS)
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Noise levels of one scheduler; all tensors fp32 on the CPU.
+
+    timesteps_L: what the network is told at a level; entry 0 is unused, level 0 is never evaluated.
+    alpha_L, sigma_L: signal and noise scales (variance preserving: alpha^2 + sigma^2 = 1; flow: alpha = 1 - sigma).
+    start_scale: s_T, so that x_T = s_T z with z ~ N(0, I).
+    prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
+    """
+
+    timesteps_L: torch.Tensor
+    alpha_L: torch.Tensor
+    sigma_L: torch.Tensor
+    start_scale: float
+    prediction_type: str
+
+    @property
+    def T(self) -> int:
+        """Levels of a full trajectory."""
+        return len(self.alpha_L) - 1
+
+    @cached_property
+    def rows(self) -> list[tuple[float, float, float]]:
+        """(time step, alpha, sigma) per level as plain numbers, for gathering mixed batches."""
+        return list(zip(self.timesteps_L.tolist(), self.alpha_L.tolist(), self.sigma_L.tolist(), strict=True))
+
+    @cached_property
+    def lambda_L(self) -> torch.Tensor:
+        """lambda = ln(alpha / sigma) in float64; +inf where sigma = 0, -inf where alpha = 0."""
+        return self.alpha_L.double().log() - self.sigma_L.double().log()
+
+    @property
+    def log_snr_L(self) -> torch.Tensor:
+        """ln(alpha^2 / sigma^2) = 2 lambda."""
+        return 2 * self.lambda_L
+
+    @classmethod
+    def from_scheduler(cls, scheduler, T: int, grid: str = "native") -> Levels:
+        """Read T levels from a diffusers scheduler, which is left untouched.
+
+        grid "native": the scheduler's own time steps. "ays" and "ays-xl": Align Your Steps (arXiv 2404.14507), see `ays_timesteps`.
+        Raises UnsupportedScheduler (ClippingRefused if it clips), or ValueError for a T or grid that it cannot give.
+        """
+        refuse_clipping(scheduler)
+        if grid not in GRIDS:
+            raise ValueError(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
+        if T < 1:
+            raise ValueError(f"levels must be at least 1, not {T}")
+        scheduler = copy.deepcopy(scheduler)
+        if isinstance(scheduler, _DISCRETE):
+            levels = _from_alphas_cumprod(scheduler, T, grid)
+        elif isinstance(scheduler, _SIGMA):
+            levels = _from_sigmas(scheduler, T, grid)
+        elif isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            levels = _from_flow(scheduler, T, grid)
+        else:
+            raise UnsupportedScheduler(
+                f"{type(scheduler).__name__} has no known levels; use DDIM, DDPM, Euler, DPMSolverMultistep or FlowMatchEuler"
+            )
+        levels._check(T)
+        return levels
+
+    def _check(self, T: int) -> None:
+        if self.T != T:
+            raise ValueError(f"the scheduler gives {self.T} time steps where {T} levels were asked for; choose another number")
+        # Level 1 may equal level 0 (DDIM ending at alphas_cumprod[0]); all others must lose noise.
+        if (self.lambda_L.diff() > 0).any() or (self.lambda_L[1:].diff() == 0).any():
+            raise UnsupportedScheduler("the scheduler's time steps do not run strictly from noise to image")
+        if self.alpha_L[-1] == 0 and self.prediction_type == "epsilon":
+            raise UnsupportedScheduler("a scheduler that starts at zero signal needs a v_prediction model, not an epsilon model")
+
+
+def refuse_clipping(scheduler) -> None:
+    """Raise ClippingRefused if the scheduler clips or thresholds x0."""
+    for option in ("clip_sample", "thresholding"):
+        if scheduler.config.get(option, False):
+            raise ClippingRefused(type(scheduler).__name__, option)
+
+
+def ays_timesteps(alphas_cumprod: torch.Tensor, T: int, grid: str) -> list[int]:
+    """The ten tabulated AYS time steps as T steps, highest first.
+
+    The log-SNR at the tabulated steps is interpolated linearly over the step index (log-linear in sigma, as its
+    authors do), and each value goes to the nearest training step. T = 10 gives the table itself.
+    """
+    if len(alphas_cumprod) != 1000:
+        raise ValueError(f"the AYS tables are made for 1000 training steps, and this scheduler has {len(alphas_cumprod)}")
+    table = AysSchedules[_AYS[grid]]
+    if len(table) == T:
+        return list(table)
+    lambda_N = (0.5 * torch.logit(alphas_cumprod.double())).numpy()
+    wanted_T = np.interp(np.linspace(0, 1, T), np.linspace(0, 1, len(table)), lambda_N[table])
+    nearest_T = np.interp(-wanted_T, -lambda_N, np.arange(len(lambda_N))).round().astype(int)
+    if (np.diff(nearest_T) >= 0).any():
+        raise ValueError(f"the AYS grid has no {T} distinct time steps; use fewer levels or the native grid")
+    return nearest_T.tolist()
+
+
+def _from_alphas_cumprod(scheduler, T: int, grid: str) -> Levels:
+    """DDIM ends at `final_alpha_cumprod` (which for Stable Diffusion is not clean), DDPM at the clean image."""
+    if grid == "native":
+        scheduler.set_timesteps(T)
+        timesteps_T = scheduler.timesteps.cpu()
+    else:
+        timesteps_T = torch.tensor(ays_timesteps(scheduler.alphas_cumprod, T, grid))
+    if int(timesteps_T[0]) >= len(scheduler.alphas_cumprod):
+        raise ValueError(f"{T} levels start past the last training step of this scheduler; use fewer levels")
+    end = scheduler.final_alpha_cumprod if isinstance(scheduler, DDIMScheduler) else torch.tensor(1.0)
+    alphas_cumprod_L = torch.cat([end.reshape(1), scheduler.alphas_cumprod.cpu()[timesteps_T].flip(0)]).float()
+    return _levels(scheduler, timesteps_T, alphas_cumprod_L.sqrt(), (1 - alphas_cumprod_L).sqrt())
+
+
+def _from_sigmas(scheduler, T: int, grid: str) -> Levels:
+    """Euler and DPM-Solver++: sigma' = sigma/alpha of a variance-preserving state, the last entry being level 0."""
+    if grid == "native":
+        scheduler.set_timesteps(T)
+    else:
+        scheduler.set_timesteps(timesteps=ays_timesteps(scheduler.alphas_cumprod, T, grid))
+    ratio_L = scheduler.sigmas.cpu().float().flip(0)
+    if scheduler.config.get("use_flow_sigmas", False):
+        return _levels(scheduler, scheduler.timesteps.cpu(), 1 - ratio_L, ratio_L)
+    alpha_L = 1 / (ratio_L**2 + 1).sqrt()
+    return _levels(scheduler, scheduler.timesteps.cpu(), alpha_L, ratio_L * alpha_L)
+
+
+def _from_flow(scheduler, T: int, grid: str) -> Levels:
+    if grid != "native":
+        raise ValueError("the AYS grid exists for Stable Diffusion noise schedules, not for flow matching")
+    if scheduler.config.use_dynamic_shifting:
+        raise UnsupportedScheduler("flow matching with use_dynamic_shifting has no levels independent of the image size")
+    scheduler.set_timesteps(T)
+    sigma_L = scheduler.sigmas.cpu().float().flip(0)
+    return _levels(scheduler, scheduler.timesteps.cpu(), 1 - sigma_L, sigma_L)
+
+
+def _levels(scheduler, timesteps_T: torch.Tensor, alpha_L: torch.Tensor, sigma_L: torch.Tensor) -> Levels:
+    timesteps_L = torch.cat([torch.zeros(1), timesteps_T.float().flip(0)])
+    prediction_type = scheduler.config.get("prediction_type", "flow_prediction")
+    return Levels(timesteps_L, alpha_L, sigma_L, _start_scale(scheduler, timesteps_T), prediction_type)
+
+
+def _start_scale(scheduler, timesteps_T: torch.Tensor) -> float:
+    """s_T with s_T z = scale_model_input(z * init_noise_sigma, timesteps[0]); 1 where a scheduler scales nothing."""
+    start = torch.ones(1) * getattr(scheduler, "init_noise_sigma", 1.0)
+    if hasattr(scheduler, "scale_model_input"):
+        start = scheduler.scale_model_input(start, timesteps_T[0])
+    return float(start)
