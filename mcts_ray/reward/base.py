@@ -1,0 +1,81 @@
+"""What a reward is, and how one is asked so that a bad answer costs one image and not the search.
+
+Legend: N images, H x W pixels, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class ImageReward(Protocol):
+    """Any callable from images and their prompts to one number each, higher is better.
+
+    Optional attributes: `forwards`, network sample-forwards per image (default 0; booked as `model_forwards`), and
+    `center` and `scale`, by which a weighted sum makes rewards of different units comparable (default 0 and 1).
+    """
+
+    def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> Sequence[float]:
+        """Scores (N,) of uint8 images (N, H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The answer for one image: its score, or why there is none, and how many calls it took."""
+
+    score: float | None
+    error: str | None
+    calls: int
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward with the name it was asked for by."""
+
+    name: str
+    function: ImageReward
+
+    @property
+    def forwards(self) -> int:
+        """Network sample-forwards that one call spends on one image."""
+        return getattr(self.function, "forwards", 0)
+
+    def score(self, images_NHWC: np.ndarray, prompts: list[str]) -> list[Scored]:
+        """Score a batch. An image without a finite score is tried once more, alone; then it has failed.
+
+        An exception of the whole batch is treated the same way, so one image that makes a reward raise fails alone.
+        """
+        first = self._try(images_NHWC, prompts)
+        scored = []
+        for index, (score, _) in enumerate(first):
+            calls = 1
+            error = None
+            if score is None:
+                (score, error), calls = self._try(images_NHWC[index : index + 1], prompts[index : index + 1])[0], 2
+            scored.append(Scored(score, error, calls))
+        return scored
+
+    def _try(self, images_NHWC: np.ndarray, prompts: list[str]) -> list[tuple[float | None, str | None]]:
+        """One call: a score or an error for each image."""
+        try:
+            scores_N = as_array(self.function(images_NHWC, prompts))
+        except Exception as error:  # a user's function may raise anything
+            return [(None, f"reward {self.name!r} raised {type(error).__name__}: {error}")] * len(prompts)
+        if scores_N.shape != (len(prompts),):
+            shape = f"reward {self.name!r} returned shape {scores_N.shape} for {len(prompts)} images"
+            return [(None, shape)] * len(prompts)
+        return [
+            (float(score), None) if np.isfinite(score) else (None, f"reward {self.name!r} returned {score}")
+            for score in scores_N
+        ]
+
+
+def as_array(scores: Sequence[float]) -> np.ndarray:
+    """Numbers, an array or a tensor on any device as a float64 array."""
+    if hasattr(scores, "detach"):
+        scores = scores.detach().cpu().tolist()
+    return np.asarray(scores, dtype=np.float64)
