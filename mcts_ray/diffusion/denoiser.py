@@ -1,0 +1,115 @@
+"""One guided evaluation of a mixed batch: levels, prompts and guidance may differ from sample to sample.
+
+Shapes: B samples; N = B + (guided samples) rows of the network call; C, H, W latent; `level_B`, `settings` per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from mcts_ray.diffusion.jump import split
+from mcts_ray.diffusion.levels import Levels
+from mcts_ray.diffusion.memory import Slices
+from mcts_ray.diffusion.prompts import PromptCache
+from mcts_ray.diffusion.taps import tapped
+from mcts_ray.search.base import Setting
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one call says of B samples, after guidance, fp32.
+
+    x0, eps: (B, C, H, W). taps: features of the conditional branch by name. taps_uncond: of the unconditional branch,
+    equal to the conditional ones for samples without guidance. forwards: network sample-forwards spent.
+    """
+
+    x0: torch.Tensor
+    eps: torch.Tensor
+    forwards: int
+    taps: dict[str, torch.Tensor] = field(default_factory=dict)
+    taps_uncond: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Denoiser:
+    """Predicts (x0, eps) for a batch; everything but the network itself is fp32.
+
+    Build it after LoRA weights are loaded: prompt embeddings are kept.
+    """
+
+    def __init__(self, adapter, prompts: int = 256):
+        self.adapter = adapter
+        self.device = adapter.device
+        self.slices = Slices()
+        self.prompts = PromptCache(adapter.encode, prompts)
+        self._levels: dict[tuple[int, str], Levels] = {}
+
+    def levels(self, T: int, grid: str = "native") -> Levels:
+        """The T levels of the model's scheduler, read once."""
+        if (T, grid) not in self._levels:
+            self._levels[T, grid] = Levels.from_scheduler(self.adapter.scheduler, T, grid)
+        return self._levels[T, grid]
+
+    @staticmethod
+    def forwards(setting: Setting) -> int:
+        """Network sample-forwards of one evaluation: a guidance of 1 or less needs the conditional branch only."""
+        return 2 if setting.guidance > 1 else 1
+
+    def denoise(
+        self,
+        x_BCHW: torch.Tensor,
+        level_B: Sequence[int],
+        settings: Sequence[Setting],
+        taps: Sequence[str] = (),
+        pooled: bool = False,
+    ) -> Prediction:
+        """(x0, eps) and the named taps of every sample, from one network call (more only when memory forces smaller batches)."""
+        parts = self.slices.run(
+            len(settings), lambda part: self._denoise(x_BCHW[part], level_B[part], settings[part], taps, pooled)
+        )
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    @torch.no_grad()
+    def _denoise(self, x_BCHW, level_B, settings, taps, pooled) -> Prediction:
+        rows_B = [self.levels(s.levels, s.grid).rows[level] for s, level in zip(settings, level_B, strict=True)]
+        t_B, alpha_B, sigma_B = torch.tensor(rows_B, dtype=torch.float32).to(self.device).unbind(1)
+        guided = [b for b, s in enumerate(settings) if s.guidance > 1]
+        prompts = [s.prompt for s in settings] + [settings[b].negative_prompt for b in guided]
+        rows = slice(None) if len(guided) == len(settings) else torch.tensor(guided, dtype=torch.long, device=self.device)
+        x_NCHW, t_N = torch.cat([x_BCHW, x_BCHW[rows]]), torch.cat([t_B, t_B[rows]])
+        with tapped(self.adapter.tap_points, taps, pooled) as features:
+            output_NCHW = self.adapter.forward(x_NCHW, t_N, self.prompts.stack(prompts))
+        output_BCHW = self._guide(output_NCHW, rows, [settings[b].guidance for b in guided], len(settings))
+        x0, eps = split(output_BCHW, x_BCHW, alpha_B, sigma_B, self._prediction_type(settings))
+        taps_cond, taps_uncond = {}, {}
+        for name, feature_N in features.items():
+            taps_cond[name] = feature_N[: len(settings)]
+            taps_uncond[name] = feature_N[: len(settings)].clone()
+            taps_uncond[name][rows] = feature_N[len(settings) :]
+        return Prediction(x0, eps, len(x_NCHW), taps_cond, taps_uncond)
+
+    def _guide(self, output_NCHW: torch.Tensor, rows, guidance: list[float], count: int) -> torch.Tensor:
+        """Classifier-free guidance (arXiv 2207.12598): uncond + w (cond - uncond), w per sample."""
+        if not guidance:
+            return output_NCHW
+        cond_BCHW, uncond_GCHW = output_NCHW[:count], output_NCHW[count:]
+        w_G = torch.tensor(guidance, dtype=torch.float32, device=self.device)[:, None, None, None]
+        guided_GCHW = uncond_GCHW + w_G * (cond_BCHW[rows] - uncond_GCHW)
+        if len(guidance) == count:
+            return guided_GCHW
+        return cond_BCHW.index_copy(0, rows, guided_GCHW)
+
+    def _prediction_type(self, settings: Sequence[Setting]) -> str:
+        return self.levels(settings[0].levels, settings[0].grid).prediction_type
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    return Prediction(
+        torch.cat([part.x0 for part in parts]),
+        torch.cat([part.eps for part in parts]),
+        sum(part.forwards for part in parts),
+        {name: torch.cat([part.taps[name] for part in parts]) for name in parts[0].taps},
+        {name: torch.cat([part.taps_uncond[name] for part in parts]) for name in parts[0].taps},
+    )

@@ -1,0 +1,63 @@
+"""The slot machine: many walks of many searches advance together, one network call at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mcts_ray.diffusion.denoiser import Denoiser
+from mcts_ray.diffusion.lane import Lane, Walked
+from mcts_ray.diffusion.store import Store
+from mcts_ray.search.base import Work
+
+__all__ = ["Engine", "Walked"]
+
+
+class Engine:
+    """Carries out walks in batches of up to `batch_size` samples, in submission order.
+
+    A batch mixes searches, levels, jumps, prompts and guidance; only the latent shape (hence height and width) must
+    agree, so each shape has a lane of its own and lanes take turns. The order of batches depends on the order of
+    submissions alone, never on timing.
+    """
+
+    def __init__(self, denoiser: Denoiser, batch_size: int = 64):
+        if batch_size < 1:
+            raise ValueError(f"batch size must be at least 1, not {batch_size}")
+        self.denoiser = denoiser
+        self.batch_size = batch_size
+        self.store = Store()
+        self._lanes: dict[tuple[int, int, int], Lane] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not any(map(len, self._lanes.values()))
+
+    @property
+    def free(self) -> int:
+        """Units that would still fit in one batch with those already submitted."""
+        return max(0, self.batch_size - sum(map(len, self._lanes.values())))
+
+    def submit(self, works: Iterable[Work]) -> None:
+        """Queue units; ValueError for a height, width, levels or grid that the model cannot do."""
+        for work in works:
+            setting = work.setting
+            shape = self.denoiser.adapter.latent_shape(setting.height, setting.width)
+            self.denoiser.levels(setting.levels, setting.grid)
+            if shape not in self._lanes:
+                self._lanes[shape] = Lane(self.denoiser, self.store, shape, self.batch_size)
+            self._lanes[shape].submit(work)
+
+    def step(self) -> list[Walked]:
+        """One network call (none when idle), and the units that have left, failed ones included."""
+        for shape, lane in self._lanes.items():
+            if len(lane):
+                self._lanes[shape] = self._lanes.pop(shape)  # to the back of the turn
+                return lane.step()
+        return []
+
+    def drop(self, search: str) -> None:
+        """Forget the units and free the kept states of a search that has ended."""
+        for lane in self._lanes.values():
+            lane.drop(search)
+        self.store.drop(search)

@@ -1,0 +1,243 @@
+"""The slots of one latent shape: walks of different searches, levels and prompts that share every network call.
+
+Shapes: n active slots of S, packed at the front in submission order; latents (C, H, W).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mcts_ray.diffusion.denoiser import Denoiser, Prediction
+from mcts_ray.diffusion.jump import jump, second_order, second_order_weight
+from mcts_ray.diffusion.levels import Levels
+from mcts_ray.diffusion.noise import draw
+from mcts_ray.diffusion.store import Kept, Store
+from mcts_ray.search.base import Edge, Work
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """A unit that has left its slot.
+
+    latent: (C, H, W) fp32 if the walk ended at level 0, else None. forwards: network sample-forwards spent; seconds: its share of
+    denoiser time, proportional to them; nfe: states evaluated; error: why the unit failed (None if it did not).
+    """
+
+    work: Work
+    latent: torch.Tensor | None = None
+    forwards: int = 0
+    seconds: float = 0.0
+    nfe: int = 0
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A walk under way, standing on the state of `work.edges[cursor]`, which is still to be evaluated.
+
+    level: of the state that the next move starts from. previous: the level before it, if a deterministic edge led to it.
+    """
+
+    work: Work
+    levels: Levels
+    level: int
+    previous: int | None = None
+    cursor: int = -1
+    forwards: int = 0
+    seconds: float = 0.0
+    nfe: int = 0
+
+    @property
+    def next_edge(self) -> Edge | None:
+        edges = self.work.edges
+        return edges[self.cursor + 1] if self.cursor + 1 < len(edges) else None
+
+    def left(self, latent: torch.Tensor | None = None, error: str | None = None) -> Walked:
+        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error)
+
+
+class Lane:
+    """Runs walks of one latent shape in S slots: finished ones leave, waiting ones join before every call."""
+
+    def __init__(self, denoiser: Denoiser, store: Store, shape: tuple[int, int, int], size: int):
+        self._denoiser = denoiser
+        self._store = store
+        self._shape = shape
+        self._size = size
+        self._waiting: deque[Work] = deque()
+        self._slots: list[_Slot] = []
+        self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
+        self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._slots)
+
+    def submit(self, work: Work) -> None:
+        """Queue one unit."""
+        self._waiting.append(work)
+
+    def drop(self, search: str) -> None:
+        """Forget the waiting and running units of a search."""
+        self._waiting = deque(work for work in self._waiting if work.search != search)
+        rows = [i for i, slot in enumerate(self._slots) if slot.work.search != search]
+        self._pack(self._slots, rows, self._x_SCHW, self._m1_SCHW)
+
+    @torch.no_grad()
+    def step(self) -> list[Walked]:
+        """Fill the slots, evaluate all of them in one call, move each along its next edge."""
+        walked = self._admit()
+        if self._slots:
+            walked += self._advance(*self._evaluate())
+        return walked
+
+    # admit ---------------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> list[Walked]:
+        walked = []
+        while self._waiting and len(self._slots) < self._size:
+            room = self._size - len(self._slots)
+            entering = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            faults = [self._fault(work) for work in entering]
+            walked += [Walked(work, error=fault) for work, fault in zip(entering, faults, strict=True) if fault]
+            valid = [work for work, fault in zip(entering, faults, strict=True) if not fault]
+            self._enter_seeds([work for work in valid if work.parent is None])
+            walked += self._enter_children([work for work in valid if work.parent is not None])
+        return walked
+
+    def _fault(self, work: Work) -> str | None:
+        """Why a unit cannot start, or None."""
+        levels = [edge.level for edge in work.edges]
+        if work.parent is None:
+            if levels[0] != work.setting.levels:
+                return f"a seed starts at level {work.setting.levels}, not {levels[0]}"
+        else:
+            kept = self._store.get(work.search, work.parent)
+            if kept is None:
+                return f"the state of parent {work.parent} is not kept here"
+            levels.insert(0, kept.level)
+        if any(s >= a for a, s in zip(levels, levels[1:], strict=False)) or levels[-1] < 0:
+            return f"levels must descend to 0 at the lowest, not {levels}"
+        return None
+
+    def _enter_seeds(self, works: Sequence[Work]) -> None:
+        """x_T = s_T z."""
+        if not works:
+            return
+        slots = [self._slot(work, work.setting.levels, cursor=0) for work in works]
+        scale_B = torch.tensor([slot.levels.start_scale for slot in slots])
+        z_BCHW = draw([work.edges[0].node for work in works], self._shape)
+        start = len(self._slots)
+        self._x_SCHW[start : start + len(works)] = (scale_B[:, None, None, None] * z_BCHW).to(self._x_SCHW.device)
+        self._slots += slots
+
+    def _enter_children(self, works: Sequence[Work]) -> list[Walked]:
+        """The jump from the parent's stored (x0, eps)."""
+        if not works:
+            return []
+        parents = [self._store.get(work.search, work.parent) for work in works]
+        slots = [self._slot(work, kept.level, kept.previous) for work, kept in zip(works, parents, strict=True)]
+        x0_BCHW = torch.stack([kept.x0 for kept in parents])
+        eps_BCHW = torch.stack([kept.eps for kept in parents])
+        m1_BCHW = torch.stack([kept.x0 if kept.m1 is None else kept.m1 for kept in parents])
+        return self._move(slots, x0_BCHW, eps_BCHW, m1_BCHW)
+
+    def _slot(self, work: Work, level: int, previous: int | None = None, cursor: int = -1) -> _Slot:
+        return _Slot(work, self._denoiser.levels(work.setting.levels, work.setting.grid), level, previous, cursor)
+
+    # evaluate ------------------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> tuple[Prediction, list[bool]]:
+        """One call for all slots; books its time to them and says which predictions are finite."""
+        n = len(self._slots)
+        start = time.perf_counter()
+        prediction = self._denoiser.denoise(
+            self._x_SCHW[:n], [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots]
+        )
+        finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
+        seconds = time.perf_counter() - start
+        for slot in self._slots:
+            forwards = self._denoiser.forwards(slot.work.setting)
+            slot.nfe += 1
+            slot.forwards += forwards
+            slot.seconds += seconds * forwards / prediction.forwards
+        return prediction, finite_B
+
+    # advance -------------------------------------------------------------------------------------------------------
+
+    def _advance(self, prediction: Prediction, finite_B: list[bool]) -> list[Walked]:
+        """Keep what is to be kept, let ended walks go, move the others."""
+        slots, self._slots = self._slots, []
+        walked, rows = [], []
+        for row, slot in enumerate(slots):
+            if not finite_B[row]:
+                walked.append(slot.left(error=f"the denoiser gave a non-finite prediction at level {slot.level}"))
+                continue
+            self._keep(slot, prediction, row)
+            if slot.next_edge is None:
+                walked.append(slot.left())
+            else:
+                rows.append(row)
+        x0, eps, m1 = prediction.x0, prediction.eps, self._m1_SCHW[: len(slots)]
+        if len(rows) < len(slots):
+            x0, eps, m1 = x0[rows], eps[rows], m1[rows]
+        return walked + (self._move([slots[row] for row in rows], x0, eps, m1) if rows else [])
+
+    def _keep(self, slot: _Slot, prediction: Prediction, row: int) -> None:
+        work = slot.work
+        node = work.edges[slot.cursor].node
+        if node not in work.keep:
+            return
+        second = work.setting.order == 2 and slot.previous is not None
+        m1 = self._m1_SCHW[row].clone() if second else None
+        kept = Kept(slot.level, prediction.x0[row].clone(), prediction.eps[row].clone(), m1, slot.previous if second else None)
+        self._store.put(work.search, node, kept)
+
+    def _move(self, slots: list[_Slot], x0_BCHW, eps_BCHW, m1_BCHW) -> list[Walked]:
+        """Each slot along its next edge; those at level 0 leave with their latent, the others join the packed slots."""
+        edges = [slot.next_edge for slot in slots]
+        rows_B = [slot.levels.rows[edge.level] for slot, edge in zip(slots, edges, strict=True)]
+        weights = [_weight(slot, edge) for slot, edge in zip(slots, edges, strict=True)]
+        numbers = [(alpha, sigma, edge.phi, w) for (_, alpha, sigma), edge, w in zip(rows_B, edges, weights, strict=True)]
+        alpha_B, sigma_B, phi_B, weight_B = torch.tensor(numbers, dtype=torch.float32).to(x0_BCHW.device).unbind(1)
+        x_BCHW = jump(x0_BCHW, eps_BCHW, alpha_B, sigma_B, phi_B, self._noise(edges))
+        if any(weights):
+            x_BCHW = second_order(x_BCHW, x0_BCHW, m1_BCHW, weight_B)
+        walked, rows = [], []
+        for row, (slot, edge) in enumerate(zip(slots, edges, strict=True)):
+            slot.cursor += 1
+            slot.previous, slot.level = (slot.level if edge.phi == 0 else None), edge.level
+            if edge.level == 0:
+                walked.append(slot.left(latent=x_BCHW[row].clone()))
+            else:
+                rows.append(row)
+        self._pack(slots, rows, x_BCHW, x0_BCHW, keep=self._slots)
+        return walked
+
+    def _noise(self, edges: Sequence[Edge]) -> torch.Tensor | None:
+        """Noise for the edges that use it, zero elsewhere."""
+        rows = [row for row, edge in enumerate(edges) if edge.phi > 0]
+        if not rows:
+            return None
+        z_BCHW = torch.zeros(len(edges), *self._shape)
+        z_BCHW[rows] = draw([edges[row].node for row in rows], self._shape)
+        return z_BCHW.to(self._x_SCHW.device)
+
+    def _pack(self, slots: Sequence[_Slot], rows: Sequence[int], x_BCHW, m1_BCHW, keep: Sequence[_Slot] = ()) -> None:
+        """Put the given rows behind the slots in `keep`."""
+        start, stop = len(keep), len(keep) + len(rows)
+        whole = len(rows) == len(x_BCHW)
+        self._x_SCHW[start:stop] = x_BCHW if whole else x_BCHW[rows]
+        self._m1_SCHW[start:stop] = m1_BCHW if whole else m1_BCHW[rows]
+        self._slots = [*keep, *(slots[row] for row in rows)]
+
+
+def _weight(slot: _Slot, edge: Edge) -> float:
+    """Second-order weight of a move; 0 for first order, without history (a seed, an edge with phi > 0), or with noise."""
+    if slot.work.setting.order != 2 or slot.previous is None or edge.phi > 0:
+        return 0.0
+    return second_order_weight(slot.levels, slot.previous, slot.level, edge.level)

@@ -1,0 +1,44 @@
+"""Evaluated states that later work may start from, by search and node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The denoiser's answer at one node, enough for every child of it (x = alpha x0 + sigma eps).
+
+    x0, eps: (C, H, W) fp32. m1: the x0 predicted at level `previous`, from which a deterministic edge led here
+    (second-order moves need it); both None after a seed or an edge with phi > 0.
+    """
+
+    level: int
+    x0: torch.Tensor
+    eps: torch.Tensor
+    m1: torch.Tensor | None = None
+    previous: int | None = None
+
+
+class Store:
+    """Kept states; `drop` frees all those of a search."""
+
+    def __init__(self):
+        self._searches: dict[str, dict[str, Kept]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._searches.values()))
+
+    def put(self, search: str, node: str, kept: Kept) -> None:
+        """Keep one node's state, replacing an equal one from a repeated unit."""
+        self._searches.setdefault(search, {})[node] = kept
+
+    def get(self, search: str, node: str) -> Kept | None:
+        """The node's state, or None if it was never kept or has been dropped."""
+        return self._searches.get(search, {}).get(node)
+
+    def drop(self, search: str) -> None:
+        """Free every state of a search."""
+        self._searches.pop(search, None)

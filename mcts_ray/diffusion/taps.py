@@ -1,0 +1,56 @@
+"""Named U-Net features, read by forward hooks from the same call that predicts x0 and eps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+Point = tuple[nn.Module, str]  # a module, and "input" or "output"
+
+
+def unet_points(unet: nn.Module) -> dict[str, Point]:
+    """Tap names of a UNet2DConditionModel.
+
+    "down.i": input of the i-th down block's down-sampler (the last block has none); "mid": output of the middle block;
+    "up.i": output of the i-th up block.
+    """
+    points: dict[str, Point] = {}
+    for i, block in enumerate(unet.down_blocks):
+        if block.downsamplers is not None:
+            points[f"down.{i}"] = (block.downsamplers[0], "input")
+    points["mid"] = (unet.mid_block, "output")
+    for i, block in enumerate(unet.up_blocks):
+        points[f"up.{i}"] = (block, "output")
+    return points
+
+
+@contextmanager
+def tapped(points: Mapping[str, Point], names: Sequence[str], pooled: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Within the block, a forward fills the yielded dict: name -> fp32 map (N, C, h, w), or its mean over h, w (N, C) if pooled.
+
+    Raises ValueError for a name that the network lacks.
+    """
+    unknown = [name for name in names if name not in points]
+    if unknown:
+        raise ValueError(f"no tap named {unknown[0]!r}; this network has {', '.join(points)}")
+    found: dict[str, torch.Tensor] = {}
+
+    def record(name: str, feature_NChw: torch.Tensor) -> None:
+        feature_NChw = feature_NChw.detach().float()
+        found[name] = feature_NChw.mean(dim=(2, 3)) if pooled else feature_NChw
+
+    handles = [_hook(*points[name], lambda feature, name=name: record(name, feature)) for name in names]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(module: nn.Module, side: str, record):
+    if side == "input":
+        return module.register_forward_pre_hook(lambda _, inputs: record(inputs[0]))
+    return module.register_forward_hook(lambda _, __, output: record(output))
