@@ -1,0 +1,84 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from mcts_ray.config import ConfigError, SearchConfig, load_config, make_config, parse_setting
+
+
+def test_every_field_is_described():
+    assert all(field.description for field in SearchConfig.model_fields.values())
+
+
+def test_frozen_and_closed():
+    config = SearchConfig()
+    with pytest.raises(ValidationError):
+        config.budget = 3
+    with pytest.raises(ValidationError):
+        SearchConfig(budgets=3)
+
+
+def test_budget_below_one_trajectory_names_the_number_needed():
+    with pytest.raises(ValueError, match="needs 30 NFE"):
+        SearchConfig(budget=29)
+    with pytest.raises(ValueError, match=r"needs 8 NFE \(levels 30, k 4\)"):
+        SearchConfig(budget=7, k=4)
+    assert SearchConfig(budget=8, k=4).trajectory_nfe == 8
+
+
+def test_defaults_are_filled_in_and_choices_kept():
+    config = SearchConfig(guidance=2.0, height=48).resolved(scenes=True, size=(64, 64), reward="scenes")
+    assert (config.budget, config.in_flight, config.guidance) == (240, 30, 2.0)
+    assert (config.height, config.width, config.reward) == (48, 64, "scenes")
+    assert SearchConfig(budget=30).resolved(False, (512, 512), "jpeg").guidance == 7.5
+    assert SearchConfig(budget=30).resolved(False, (512, 512), "jpeg").in_flight == 3
+
+
+def test_resolved_configuration_reads_back():
+    config = SearchConfig(eta=0.5).resolved(True, (64, 64), "scenes")
+    assert SearchConfig(**json.loads(config.model_dump_json())) == config
+
+
+def test_files_with_settings_over_them(tmp_path):
+    (tmp_path / "a.json").write_text('{"budget": 90, "k": 2}')
+    (tmp_path / "a.toml").write_text("budget = 90\nk = 2\n")
+    for name in ("a.json", "a.toml"):
+        config = load_config(tmp_path / name, {"k": "3", "images": 1})
+        assert (config.budget, config.k, config.images) == (90, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.yaml", "k: 2", "must be a .json or .toml file"),
+        ("a.json", "{k: 2}", "is not valid JSON"),
+        ("a.toml", "k = ", "is not valid TOML"),
+        ("a.json", "[1]", "must hold an object of SearchConfig fields, not a list"),
+        ("a.json", '{"levls": 4}', "there is no field 'levls'; did you mean 'levels'"),
+        ("a.json", '{"zzz": 4}', "there is no field 'zzz'; known are algorithm, budget"),
+        ("a.json", '{"levels": "many"}', "levels: input should be a valid integer.* not 'many'"),
+        ("a.json", '{"budget": 5}', "budget 5 is below one trajectory, which needs 30 NFE"),
+        ("a.json", '{"max_seconds": -1}', "max_seconds: input should be greater than 0, not -1"),
+        ("a.json", '{"guidance": NaN}', "guidance: input should be a finite number"),
+        ("a.json", '{"jump": "ige"}', "jump: input should be 'constant', not 'ige'"),
+        ("none/a.json", None, "cannot be read .No such file"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_set_arguments():
+    assert parse_setting("k=2") == ("k", "2")
+    assert parse_setting("max-seconds=1.5") == ("max_seconds", "1.5")
+    assert parse_setting("budget=null") == ("budget", None)
+    assert parse_setting("negative_prompt=a = b") == ("negative_prompt", "a = b")
+    config = make_config(dict([parse_setting("k=2"), parse_setting("eta=0.5"), parse_setting("budget=null")]))
+    assert (config.k, config.eta, config.budget) == (2, 0.5, None)
+    for text in ("k", "=2", "k=[1"):
+        with pytest.raises(ConfigError, match="--set"):
+            parse_setting(text)
