@@ -38,6 +38,11 @@ class Engine:
         """Units that would still fit in one batch with those already submitted."""
         return max(0, self.batch_size - sum(map(len, self._lanes.values())))
 
+    @property
+    def nfe(self) -> int:
+        """States evaluated since the engine was made."""
+        return sum(lane.nfe for lane in self._lanes.values())
+
     def submit(self, works: Iterable[Work]) -> None:
         """Queue units; ValueError for a height, width, levels or grid that the model cannot do."""
         for work in works:
@@ -56,8 +61,7 @@ class Engine:
                 return lane.step()
         return []
 
-    def drop(self, search: str) -> None:
-        """Forget the units and free the kept states of a search that has ended."""
-        for lane in self._lanes.values():
-            lane.drop(search)
+    def drop(self, search: str) -> list[Walked]:
+        """Forget the units and free the kept states of a search that has ended; returns what its running units have spent."""
         self.store.drop(search)
+        return [walked for lane in self._lanes.values() for walked in lane.drop(search)]

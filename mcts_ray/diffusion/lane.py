@@ -71,6 +71,7 @@ class Lane:
         self._size = size
         self._waiting: deque[Work] = deque()
         self._slots: list[_Slot] = []
+        self.nfe = 0  # states evaluated so far
         self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
         self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
 
@@ -81,11 +82,13 @@ class Lane:
         """Queue one unit."""
         self._waiting.append(work)
 
-    def drop(self, search: str) -> None:
-        """Forget the waiting and running units of a search."""
+    def drop(self, search: str) -> list[Walked]:
+        """Forget the waiting and running units of a search; returns the running ones as far as they got."""
+        dropped = [slot.left(error="dropped") for slot in self._slots if slot.work.search == search]
         self._waiting = deque(work for work in self._waiting if work.search != search)
         rows = [i for i, slot in enumerate(self._slots) if slot.work.search != search]
-        self._pack(self._slots, rows, self._x_SCHW, self._m1_SCHW)
+        self._pack(self._slots, rows, self._x_SCHW[: len(self._slots)], self._m1_SCHW[: len(self._slots)])
+        return dropped
 
     @torch.no_grad()
     def step(self) -> list[Walked]:
@@ -160,6 +163,7 @@ class Lane:
         )
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
         seconds = time.perf_counter() - start
+        self.nfe += n
         for slot in self._slots:
             forwards = self._denoiser.forwards(slot.work.setting)
             slot.nfe += 1
