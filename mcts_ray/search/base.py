@@ -177,7 +177,7 @@ class Search(ABC):
     def ask(self, room: int) -> list[Work]:
         """At most `room` new units; an empty list means nothing to do until more outcomes arrive."""
         works: list[Work] = []
-        while len(works) < room and not self._halted:
+        while len(works) < room and not self._halted and not self.out_of_time:
             work = self._propose()
             if work is None:
                 break
@@ -203,10 +203,8 @@ class Search(ABC):
         return True
 
     def tick(self, seconds: float) -> None:
-        """Set the clock: wall time since the first ask. At `max_seconds` the search is over."""
+        """Set the clock: wall time since the first ask. From `max_seconds` on nothing more is asked for."""
         self.ledger.seconds = seconds
-        if self.max_seconds is not None and seconds >= self.max_seconds:
-            self.halt()
 
     def halt(self, costs: Iterable[Cost] = ()) -> None:
         """End the search now. Units in flight are abandoned, but what they have spent so far (`costs`) is booked."""
@@ -221,8 +219,13 @@ class Search(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether the search is over: halted, or its budget is spent and nothing is in flight."""
-        return self._halted or (not self._in_flight and self._spent())
+        """Whether the search is over: halted, or out of time or budget with nothing in flight."""
+        return self._halted or (not self._in_flight and (self.out_of_time or self._spent()))
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the clock has reached `max_seconds`; units still in flight may be told or abandoned (`halt`)."""
+        return self.max_seconds is not None and self.ledger.seconds >= self.max_seconds
 
     @property
     def in_flight(self) -> int:

@@ -24,6 +24,11 @@ def told(outcome: Outcome, seconds: float) -> dict:
     return {"type": "tell", "seconds": seconds, **asdict(outcome)}
 
 
+def halted(costs: Iterable[Cost], seconds: float) -> dict:
+    """The record of a search that was ended with units in flight, which had spent `costs`."""
+    return {"type": "halt", "seconds": seconds, "costs": [asdict(cost) for cost in costs]}
+
+
 def outcome_of(record: dict) -> Outcome:
     """The outcome in a record of type "tell"."""
     fields = {name: value for name, value in record.items() if name not in ("type", "seconds")}
@@ -45,3 +50,6 @@ def replay(search: Search, records: Iterable[dict]) -> None:
         elif record["type"] == "tell":
             search.tick(record["seconds"])
             search.tell(outcome_of(record))
+        elif record["type"] == "halt":
+            search.tick(record["seconds"])
+            search.halt(Cost(**cost) for cost in record["costs"])

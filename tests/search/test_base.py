@@ -74,14 +74,17 @@ def test_a_failed_unit_is_booked_and_the_search_goes_on():
     assert search.errors == ["broken"] and len(search.finished) == 9
 
 
-def test_the_clock_ends_the_search_and_late_outcomes_are_ignored():
+def test_the_clock_ends_the_asking_and_units_in_flight_may_still_come_in():
     search = make(max_seconds=2.0)
-    work = search.ask(1)[0]
+    works = search.ask(2)
     search.tick(1.9)
-    assert not search.done
+    assert len(search.ask(1)) == 1 and not search.out_of_time
     search.tick(2.0)
-    assert search.done and search.ask(5) == []
-    assert not search.tell(outcome_of(work))
+    assert search.ask(5) == [] and search.out_of_time and not search.done
+    assert search.tell(outcome_of(works[0]))
+    search.halt()
+    assert search.done
+    assert not search.tell(outcome_of(works[1]))
 
 
 def test_halt_books_what_abandoned_units_had_spent():

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from mcts_ray.search import BestOfN, Setting
-from mcts_ray.search.journal import asked, replay, told
+from mcts_ray.search import BestOfN, Cost, Setting
+from mcts_ray.search.journal import asked, halted, replay, told
 
 from .fake import outcome_of
 
@@ -42,3 +42,14 @@ def test_replay_refuses_another_configuration():
     lines = run_and_record(make())
     with pytest.raises(ValueError, match="does not belong to this configuration"):
         replay(make(seed=1), lines)
+
+
+def test_replay_of_a_halted_search():
+    search = make()
+    lines = run_and_record(search)
+    costs = [Cost(nfe=3), Cost(nfe=2, denoiser_seconds=0.5)]
+    search.tick(9.0)
+    search.halt(costs)
+    again = make()
+    replay(again, [*lines, json.loads(json.dumps(halted(costs, 9.0)))])
+    assert again.done and again.ledger == search.ledger

@@ -1,0 +1,76 @@
+"""What goes into an executor and what can be seen of it, the same for every executor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from mcts_ray.search.base import Cost, Outcome, Search, Work
+
+
+class Observer(Protocol):
+    """Told of every event of one search in the order in which it happens, so that it can be written down."""
+
+    def asked(self, search: Search, works: Sequence[Work]) -> None:
+        """Units went out."""
+
+    def told(self, search: Search, outcome: Outcome) -> None:
+        """An outcome came back and has been applied."""
+
+    def halted(self, search: Search, costs: Sequence[Cost]) -> None:
+        """The search was ended with units in flight, which had spent `costs`."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A search to carry out, with at most `in_flight` units out at once.
+
+    `gallery` holds finished images (H, W, 3) uint8 by node: the `images` best so far, and the first one.
+    """
+
+    search: Search
+    in_flight: int
+    images: int = 1
+    observer: Observer | None = None
+    first: str | None = None
+    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def ask(self) -> list[Work]:
+        """One unit, if the search has one and may have one more in flight."""
+        works = self.search.ask(1) if self.search.in_flight < self.in_flight else []
+        if works and self.observer:
+            self.observer.asked(self.search, works)
+        return works
+
+    def tell(self, outcome: Outcome, node: str, image_HWC: np.ndarray | None = None) -> None:
+        """Pass an outcome on, and keep its image if it is among the best."""
+        applied = self.search.tell(outcome)
+        if applied and self.observer:
+            self.observer.told(self.search, outcome)
+        if applied and image_HWC is not None and outcome.error is None:
+            self.first = self.first or node
+            self.gallery[node] = image_HWC
+            keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
+            self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
+
+    def halt(self, costs: Sequence[Cost]) -> None:
+        """End the search now and book what its units in flight had spent."""
+        self.search.halt(costs)
+        if self.observer:
+            self.observer.halted(self.search, costs)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, over all of its searches; `nfe` counts units under way too, `best` is per search."""
+
+    nfe: int
+    budget: int
+    seconds: float
+    best: tuple[float | None, ...]
+    images: int
+    failed: int
+    running: int
