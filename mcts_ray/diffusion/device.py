@@ -1,0 +1,28 @@
+"""The device and number format that a user's words mean."""
+
+from __future__ import annotations
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+def resolve_device(name: str = "auto"):
+    """torch.device of "auto" (CUDA if there is one), "cpu" or "cuda"; ValueError otherwise, or for "cuda" where there is none."""
+    if name not in DEVICES:
+        raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but this machine (or this torch build) has no CUDA GPU; use --device cpu")
+    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def resolve_dtype(name: str, device):
+    """torch.dtype of the network for "fp32", "bf16" or "fp16"; ValueError otherwise, or for fp16 on a CPU."""
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
+    import torch
+
+    if name == "fp16" and torch.device(device).type == "cpu":
+        raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

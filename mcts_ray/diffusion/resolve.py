@@ -1,0 +1,101 @@
+"""Which model a name means, checked before torch or diffusers is imported."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel
+
+PIPELINES = ("StableDiffusionPipeline",)
+SCENES = Path(__file__).parents[1] / "scenes" / "weights" / "pipeline"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_TIMEOUT = 10  # seconds for the hub to answer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is there to be loaded: `source` is a folder or a hub id, `name` what the user wrote."""
+
+    name: str
+    source: str
+    local: bool
+
+
+def resolve_model(name: str) -> Model:
+    """The model of a name: "scenes", a local folder, or a hub id "owner/name".
+
+    Reads at most two small files. Raises ModelNotFound (unknown, gated, or not reachable), UnsupportedModel for a pipeline of
+    another kind, and ClippingRefused for one whose DDIM scheduler clips.
+    """
+    if name == "scenes":
+        if not (SCENES / "model_index.json").is_file():
+            raise ModelNotFound("the weights of the embedded model are missing from this installation; run `mcts-ray train scenes`")
+        model = Model(name, str(SCENES), local=True)
+    elif Path(name).expanduser().is_dir():
+        model = Model(name, str(Path(name).expanduser()), local=True)
+    elif _HUB_ID.fullmatch(name):
+        model = Model(name, name, local=False)
+    else:
+        raise ModelNotFound(f"unknown model {name!r}; use scenes, an existing folder, or a hub id like owner/name")
+    _check_pipeline(name, _read(model, "model_index.json"))
+    _check_scheduler(_read(model, "scheduler/scheduler_config.json"))
+    return model
+
+
+def _check_pipeline(name: str, index: dict) -> None:
+    kind = index.get("_class_name")
+    if kind not in PIPELINES:
+        raise UnsupportedModel(f"{name} is a {kind or 'folder without a pipeline class'}; supported: {', '.join(PIPELINES)}")
+
+
+def _check_scheduler(config: dict) -> None:
+    """Read from the file, because the pipeline's constructor switches `clip_sample` off and says nothing of it.
+
+    Schedulers other than DDIM are replaced at load, where `clip_sample` is set to false.
+    """
+    kind = config.get("_class_name", "")
+    if kind == "DDIMScheduler" and config.get("clip_sample", True):
+        raise ClippingRefused(kind, "clip_sample")
+    if config.get("thresholding", False):
+        raise ClippingRefused(kind, "thresholding")
+
+
+def _read(model: Model, file: str) -> dict:
+    path = Path(model.source, file) if model.local else _hub_file(model.name, file)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelNotFound(f"{model.name} is not a saved pipeline: it has no {file}") from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"{file} of {model.name} cannot be read: {error}") from None
+
+
+def _hub_file(name: str, file: str) -> Path:
+    """A small file of a hub repository, from the local cache if it is there."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    cached = hub.try_to_load_from_cache(name, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        hub.HfApi().model_info(name, timeout=_TIMEOUT)  # one try, where a download would retry for half a minute
+        return Path(hub.hf_hub_download(name, file))
+    except errors.HFValidationError:
+        raise ModelNotFound(f"unknown model {name!r}: neither an existing folder nor a valid hub id") from None
+    except errors.GatedRepoError:
+        raise ModelNotFound(f"{name} is gated: accept its terms on its hub page, then log in with `hf auth login`") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelNotFound(f"no model {name} on the hub; if it is private, log in with `hf auth login`") from None
+    except errors.RemoteEntryNotFoundError:
+        raise ModelNotFound(f"{name} is not a diffusers pipeline: it has no {file}") from None
+    except errors.HfHubHTTPError as error:
+        raise ModelNotFound(f"the hub refused {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # no connection: the hub library changes its transport, and with it the exception, between releases
+        raise ModelNotFound(
+            f"{name} is not in the local cache and the hub cannot be reached ({type(error).__name__}); "
+            "check the connection, or give a local folder"
+        ) from None
