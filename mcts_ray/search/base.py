@@ -7,9 +7,13 @@ search. An executor calls `ask`, carries the units out in any order it likes, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from heapq import nlargest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcts_ray.config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Search(ABC):
     Budgets are kept by reservation: a unit is proposed only if, with everything in flight, it still fits, so neither
     `budget` (NFE) nor `max_decodes` is ever exceeded. A failed unit is counted and the search goes on without it.
 
-    Subclasses write `_propose`, `_apply`, `_spent` and `nodes`; everything an algorithm need not think about is here.
+    Subclasses write `from_config`, `_propose`, `_apply`, `_spent` and `nodes`; everything an algorithm need not think about is here.
     """
 
     def __init__(
@@ -157,6 +161,11 @@ class Search(ABC):
         self.errors: list[str] = []
         self._in_flight: dict[str, Work] = {}
         self._halted = False
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float]) -> Search:
+        """The search that a resolved configuration describes; `phi(a, s)` is its branching angle from level a to s."""
 
     @abstractmethod
     def _propose(self) -> Work | None:

@@ -7,9 +7,13 @@ k (the last one shorter if k does not divide T), which costs ceil(T / k) NFE.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mcts_ray.search.base import Edge, Outcome, Search, Setting, Work
 from mcts_ray.search.ids import jump_id, seed_id
+
+if TYPE_CHECKING:
+    from mcts_ray.config import SearchConfig
 
 
 def constant_levels(levels: int, k: int) -> tuple[int, ...]:
@@ -42,6 +46,19 @@ class BestOfN(Search):
         self.path = constant_levels(setting.levels, k)
         self.phis = (0.0, *(phi(a, s) for a, s in zip(self.path, self.path[1:])))
         self._walks: dict[str, tuple[Work, Outcome | None]] = {}
+
+    @classmethod
+    def from_config(cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float]) -> BestOfN:
+        return cls(
+            id,
+            setting,
+            config.budget,
+            seed=config.seed,
+            k=config.k,
+            phi=phi,
+            max_decodes=config.max_decodes,
+            max_seconds=config.max_seconds,
+        )
 
     @property
     def trajectory_nfe(self) -> int:

@@ -217,6 +217,10 @@ def test_units_that_end_above_level_zero_are_told_without_an_image(adapter):
             super().__init__("two", setting, budget=9)
             self.outcomes = []
 
+        @classmethod
+        def from_config(cls, id, setting, config, phi):
+            return cls(setting)
+
         def _propose(self):
             seed = seed_id(0, 0)
             if not self.outcomes and not self.in_flight:

@@ -1,0 +1,44 @@
+"""What can be said against a request before torch or a model is loaded; every mistake is a ValueError of one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from mcts_ray.reward import parse_reward
+from mcts_ray.search import ALGORITHMS
+
+
+def check_algorithm(name: str) -> None:
+    """The algorithm must be known."""
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(ALGORITHMS)}"
+        raise ValueError(f"unknown algorithm {name!r}; {hint}")
+
+
+def default_reward(model: str, reward: str | None) -> str:
+    """The reward to use with a model: the one asked for, or the scorer of scenes for the model of scenes."""
+    if reward is None and model != "scenes":
+        raise ValueError(f"model {model} has no reward of its own; choose one, for example jpeg or MODULE:FUNCTION")
+    reward = reward or "scenes"
+    parse_reward(reward)
+    return reward
+
+
+def needs_scenes(model: str, reward: object) -> bool:
+    """Whether prompts must follow the scenes grammar: its model or, by name, its scorer is used."""
+    return model == "scenes" or (isinstance(reward, str) and any(term.name == "scenes" for term in parse_reward(reward)))
+
+
+def check_prompts(prompts: Sequence[str], scenes: bool) -> None:
+    """There must be prompts, none empty, and for scenes all must be in the grammar."""
+    if not prompts:
+        raise ValueError("no prompt was given")
+    if any(not prompt.strip() for prompt in prompts):
+        raise ValueError("a prompt must not be empty")
+    if scenes:
+        from mcts_ray.scenes.grammar import parse
+
+        for prompt in prompts:
+            parse(prompt)

@@ -1,0 +1,169 @@
+"""The run directory of one search: written while it runs, complete when it ends, readable without this package.
+
+    job.json        the resolved configuration, the versions, what became of it
+    journal.jsonl   append-only, flushed with every outcome: a header, then what was asked and told
+    metrics.jsonl   the anytime curve: nfe, seconds and the best reward, a line for every finished image
+    tree.json       every node: id, parent, level, action, visits, value
+    images/         the best images, best first, with prompt, seed, node and scores in the PNG metadata
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from PIL.PngImagePlugin import PngInfo
+
+from mcts_ray import __version__
+from mcts_ray.search import journal
+from mcts_ray.search.base import Cost, Outcome, Search, Work
+
+if TYPE_CHECKING:
+    from mcts_ray.result import SearchResult
+
+JOURNAL_VERSION = 1
+_MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "images")
+
+
+def check_free(path: Path) -> None:
+    """Raise ValueError unless a run can be written to `path`: nothing of a run is there, and it can be made."""
+    try:
+        taken = any((path / mark).exists() for mark in _MARKS)
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+        probe = parent / f".mcts-ray-{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
+    if taken:
+        raise ValueError(f"run directory {path} already holds a run; choose another one")
+
+
+class RunDirectory:
+    """An observer that writes one search down as it happens; `finish` adds what is known at its end."""
+
+    def __init__(self, path: Path, job: dict[str, Any], header: dict[str, Any]):
+        """Make the directory. `job`: what job.json says; `header`: the first line of the journal."""
+        check_free(path)
+        self.path = path
+        try:
+            (path / "images").mkdir(parents=True)
+            self._journal = open(path / "journal.jsonl", "x", encoding="utf-8")
+            self._metrics = open(path / "metrics.jsonl", "x", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._job = {**job, "status": "running", "started": now, "versions": versions()}
+        write_json(path / "job.json", self._job)
+        write_line(self._journal, {"type": "header", "version": JOURNAL_VERSION, **header})
+        self._journal.flush()
+
+    def asked(self, search: Search, works: Sequence[Work]) -> None:
+        """Units went out."""
+        for work in works:
+            write_line(self._journal, journal.asked(work))
+
+    def told(self, search: Search, outcome: Outcome) -> None:
+        """An outcome has been applied."""
+        seconds = search.ledger.seconds
+        write_line(self._journal, journal.told(outcome, seconds))
+        self._journal.flush()
+        if outcome.reward is not None and outcome.error is None:
+            best = search.best(1)[0].reward
+            write_line(self._metrics, {"nfe": search.ledger.nfe, "seconds": round(seconds, 3), "best": best})
+            self._metrics.flush()
+
+    def halted(self, search: Search, costs: Sequence[Cost]) -> None:
+        """The search was ended with units in flight."""
+        write_line(self._journal, journal.halted(costs, search.ledger.seconds))
+        self._journal.flush()
+
+    def finish(self, result: SearchResult, status: str) -> None:
+        """Write the images, the tree and the end of job.json."""
+        self._journal.close()
+        self._metrics.close()
+        for image, candidate, path in zip(result.images, result.candidates, image_paths(self.path, result), strict=True):
+            info = PngInfo()
+            for name, value in image_metadata(result, candidate).items():
+                info.add_text(name, str(value))
+            image.save(path, pnginfo=info)
+        write_json(self.path / "tree.json", result.tree)
+        end = {"status": status, "errors": list(result.errors), "result": summary(result)}
+        write_json(self.path / "job.json", {**self._job, **end})
+
+
+def image_paths(run_dir: Path, result: SearchResult) -> list[Path]:
+    """Where the images of a run lie, best first."""
+    return [run_dir / "images" / f"{rank:02d}.png" for rank in range(1, len(result.images) + 1)]
+
+
+def image_metadata(result: SearchResult, candidate) -> dict[str, Any]:
+    """What the metadata of one PNG says."""
+    metadata = {
+        "prompt": result.prompt,
+        "negative_prompt": result.config.negative_prompt,
+        "seed": result.config.seed,
+        "node": candidate.node,
+        "reward": candidate.reward,
+        "reward_name": result.config.reward,
+        "model": result.model,
+        "algorithm": result.config.algorithm,
+        "nfe": candidate.nfe,
+    }
+    if candidate == result.best and result.gold is not None:
+        metadata |= {"gold": result.gold, "pass": result.passed}
+    return metadata
+
+
+def summary(result: SearchResult) -> dict[str, Any]:
+    """The object that `search --json` prints for one prompt."""
+    run_dir = result.run_dir
+    return {
+        "run_dir": str(run_dir) if run_dir else None,
+        "prompt": result.prompt,
+        "algorithm": result.config.algorithm,
+        "model": result.model,
+        "reward": {"name": result.config.reward, "best": result.best and result.best.reward, "mean": result.mean_reward},
+        "gold": result.gold,
+        "images": [str(path) for path in image_paths(run_dir, result)] if run_dir else [],
+        "ledger": result.ledger.to_dict(),
+        "tree": tree_summary(result.tree["nodes"]),
+    }
+
+
+def tree_summary(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Size and shape of a tree whose nodes come parents first; a seed has depth 0."""
+    depth: dict[str | None, int] = {None: -1}  # the parent of seeds
+    jumps: dict[str, int] = {}
+    for node in nodes:
+        depth[node["id"]] = depth[node["parent"]] + 1
+        if node["action"].startswith("jump "):
+            k = node["action"].removeprefix("jump ")
+            jumps[k] = jumps.get(k, 0) + 1
+    fused = sum(node["action"] == "fuse" for node in nodes)
+    jumps = dict(sorted(jumps.items(), key=lambda item: int(item[0])))
+    return {"nodes": len(nodes), "max_depth": max(0, *depth.values()), "jumps": jumps, "fused": fused}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that decide about the numbers."""
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
+    return {"mcts_ray": __version__, "python": python_version(), **libraries}
+
+
+def write_line(file, record: dict[str, Any]) -> None:
+    """One JSON object on one line."""
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file at once, so that no reader ever sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

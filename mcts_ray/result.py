@@ -1,0 +1,63 @@
+"""What a search hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mcts_ray.config import SearchConfig
+from mcts_ray.search.base import Candidate, Ledger
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search found and what it cost.
+
+    images: the best finished images, best first, with their `candidates`.
+    first: the image that was finished first, which is what one would have had without a search.
+    gold, passed: the verifier's share of facts that hold in the best image, and whether all do; None outside scenes.
+    tree: {"nodes": [...]}, as in tree.json. config: with all defaults filled in.
+    """
+
+    prompt: str
+    model: str
+    config: SearchConfig
+    images: list[Image.Image]
+    candidates: list[Candidate]
+    first: Image.Image | None
+    mean_reward: float | None
+    gold: float | None
+    passed: bool | None
+    ledger: Ledger
+    tree: dict[str, Any]
+    errors: tuple[str, ...] = ()
+    run_dir: Path | None = None
+
+    @property
+    def best(self) -> Candidate | None:
+        """The candidate of `images[0]`."""
+        return self.candidates[0] if self.candidates else None
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no image, or None if there is one."""
+        if self.images:
+            return None
+        if self.errors:
+            return f"no image was finished for {self.prompt!r}: {len(self.errors)} units failed, the first because {self.errors[0]}"
+        return f"no image was finished for {self.prompt!r} before the search was ended after {self.ledger.seconds:.1f} seconds"
+
+
+class SearchFailed(RuntimeError):
+    """A search ended without a single finished image."""
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a search; `results` hold what had been found."""
+
+    def __init__(self, results: list[SearchResult]):
+        super().__init__("the search was interrupted")
+        self.results = results

@@ -1,0 +1,98 @@
+"""The run directory of a real tiny search."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from mcts_ray import SearchConfig, Searcher
+from mcts_ray.report.run import check_free, summary, tree_summary
+from mcts_ray.search.base import Setting
+from mcts_ray.search.best_of_n import BestOfN
+from mcts_ray.search.journal import replay
+from tests.tiny import tiny_pipeline
+
+PROMPT = "ein roter Kreis, größer → 红"
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    searcher = Searcher(tiny_pipeline(), reward="jpeg")
+    config = SearchConfig(levels=4, k=3, budget=12, images=2, seed=3, negative_prompt="blur")
+    return searcher(PROMPT, config, out=tmp_path_factory.mktemp("runs") / "new" / "run")
+
+
+def lines(result, name):
+    return [json.loads(line) for line in (result.run_dir / name).read_text().splitlines()]
+
+
+def test_job_holds_the_resolved_configuration(result):
+    job = json.loads((result.run_dir / "job.json").read_text())
+    assert job["status"] == "done" and job["prompt"] == PROMPT
+    assert job["device"] == "cpu" and job["dtype"] == "float32"
+    assert SearchConfig(**job["config"]) == result.config
+    assert {"python", "torch", "diffusers", "mcts_ray"} <= set(job["versions"])
+    assert job["result"] == json.loads(json.dumps(summary(result)))
+
+
+def test_the_journal_rebuilds_the_search(result):
+    header, *records = lines(result, "journal.jsonl")
+    assert header["type"] == "header" and header["version"] == 1
+    config, setting = SearchConfig(**header["config"]), Setting(**header["setting"])
+    search = BestOfN.from_config(header["search"], setting, config, lambda a, s: 0.0)
+    replay(search, records)
+    assert search.nodes() == result.tree["nodes"] and search.done
+    assert search.best(2) == result.candidates
+    assert search.ledger.nfe == result.ledger.nfe
+
+
+def test_the_anytime_curve(result):
+    curve = lines(result, "metrics.jsonl")
+    assert len(curve) == 6 and list(curve[0]) == ["nfe", "seconds", "best"]
+    assert [point["nfe"] for point in curve] == [2, 4, 6, 8, 10, 12]
+    assert [point["best"] for point in curve] == sorted(point["best"] for point in curve)
+    assert curve[-1]["best"] == result.best.reward
+
+
+def test_the_tree(result):
+    tree = json.loads((result.run_dir / "tree.json").read_text())
+    assert tree == result.tree
+    assert {"id", "parent", "level", "action", "visits", "value"} <= set(tree["nodes"][0])
+
+
+def test_the_images_say_what_they_are(result):
+    paths = sorted((result.run_dir / "images").iterdir())
+    assert [path.name for path in paths] == ["01.png", "02.png"]
+    for path, candidate in zip(paths, result.candidates, strict=True):
+        text = Image.open(path).text
+        assert text["prompt"] == PROMPT and text["negative_prompt"] == "blur" and text["seed"] == "3"
+        assert text["node"] == candidate.node and float(text["reward"]) == candidate.reward
+
+
+def test_the_summary_is_the_object_of_the_contract(result):
+    report = summary(result)
+    names = ["run_dir", "prompt", "algorithm", "model", "reward", "gold", "images", "ledger", "tree"]
+    assert list(report) == names
+    assert list(report["reward"]) == ["name", "best", "mean"]
+    assert report["tree"] == {"nodes": 18, "max_depth": 2, "jumps": {"1": 6, "3": 6}, "fused": 0}
+    assert list(report["ledger"])[:2] == ["nfe", "model_forwards"]
+
+
+def test_tree_summary_of_nothing():
+    assert tree_summary([]) == {"nodes": 0, "max_depth": 0, "jumps": {}, "fused": 0}
+
+
+def test_a_directory_that_holds_a_run_is_refused(result, tmp_path):
+    with pytest.raises(ValueError, match="already holds a run; choose another one"):
+        check_free(result.run_dir)
+    (tmp_path / "notes.txt").write_text("other files do not matter")
+    check_free(tmp_path)
+    check_free(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match="cannot be written"):
+            check_free(path)
