@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Only errors of diffusers and transformers are shown within; their settings are restored afterwards.
+    """Only errors of diffusers, transformers and the hub client are shown within; their settings are restored afterwards.
 
     The progress of a download stays visible on a terminal.
     """
@@ -18,11 +18,13 @@ def quiet() -> Iterator[None]:
     from huggingface_hub import utils as hub
     from transformers.utils import logging as transformers_logging
 
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    loggers = (diffusers_logging, transformers_logging, hub.logging)
+    verbosity = [(logger, logger.get_verbosity()) for logger in loggers]
+    bars = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     hide_downloads = not sys.stderr.isatty() and not hub.are_progress_bars_disabled()
-    for library in libraries:
-        library.set_verbosity_error()
+    for logger in loggers:
+        logger.set_verbosity_error()
+    for library in bars:
         library.disable_progress_bar()
     if hide_downloads:
         hub.disable_progress_bars()
@@ -31,9 +33,9 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for library, verbosity, bars in before:
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()
+        for logger, level in verbosity:
+            logger.set_verbosity(level)
+        for library in bars:
+            library.enable_progress_bar()
         if hide_downloads:
             hub.enable_progress_bars()

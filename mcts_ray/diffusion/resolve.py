@@ -34,7 +34,7 @@ def resolve_model(name: str) -> Model:
         if not (SCENES / "model_index.json").is_file():
             raise ModelNotFound("the weights of the embedded model are missing from this installation; run `mcts-ray train scenes`")
         model = Model(name, str(SCENES), local=True)
-    elif Path(name).expanduser().is_dir():
+    elif name and Path(name).expanduser().is_dir():
         model = Model(name, str(Path(name).expanduser()), local=True)
     elif _HUB_ID.fullmatch(name):
         model = Model(name, name, local=False)
@@ -78,10 +78,10 @@ def _hub_file(name: str, file: str) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    cached = hub.try_to_load_from_cache(name, file)
-    if isinstance(cached, str):
-        return Path(cached)
     try:
+        cached = hub.try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached)
         hub.HfApi().model_info(name, timeout=_TIMEOUT)  # one try, where a download would retry for half a minute
         return Path(hub.hf_hub_download(name, file))
     except errors.HFValidationError:

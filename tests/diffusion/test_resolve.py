@@ -1,0 +1,66 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcts_ray.diffusion import resolve
+from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel
+from mcts_ray.diffusion.resolve import resolve_model
+
+DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
+
+
+def saved(path: Path, kind="StableDiffusionPipeline", scheduler=DDIM) -> str:
+    (path / "scheduler").mkdir(parents=True)
+    (path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    return str(path)
+
+
+def test_a_folder(tmp_path, monkeypatch):
+    name = saved(tmp_path / "model")
+    assert resolve_model(name) == resolve.Model(name, name, local=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_model("~/model").source == name
+
+
+def test_scenes(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolve, "SCENES", tmp_path / "pipeline")
+    with pytest.raises(ModelNotFound, match="missing from this installation"):
+        resolve_model("scenes")
+    saved(tmp_path / "pipeline")
+    assert resolve_model("scenes") == resolve.Model("scenes", str(tmp_path / "pipeline"), local=True)
+
+
+@pytest.mark.parametrize("name", ["", "sd15", "/no/such/folder", "./here", "a/b/c", "owner/name with blanks"])
+def test_unknown(name):
+    with pytest.raises(ModelNotFound, match="unknown model"):
+        resolve_model(name)
+
+
+def test_what_is_not_a_supported_pipeline(tmp_path):
+    with pytest.raises(ModelNotFound, match="not a saved pipeline: it has no model_index.json"):
+        resolve_model(str(tmp_path))
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(ModelNotFound, match="cannot be read"):
+        resolve_model(str(tmp_path))
+    with pytest.raises(UnsupportedModel, match="is a FluxPipeline; supported: StableDiffusionPipeline"):
+        resolve_model(saved(tmp_path / "flux", "FluxPipeline"))
+
+
+def test_clipping_is_refused_from_the_file(tmp_path):
+    """The pipeline's constructor would switch it off without a word."""
+    with pytest.raises(ClippingRefused, match="DDIMScheduler has clip_sample=true"):
+        resolve_model(saved(tmp_path / "on", scheduler={**DDIM, "clip_sample": True}))
+    with pytest.raises(ClippingRefused):
+        resolve_model(saved(tmp_path / "default", scheduler={"_class_name": "DDIMScheduler"}))
+    with pytest.raises(ClippingRefused, match="thresholding"):
+        resolve_model(saved(tmp_path / "threshold", scheduler={**DDIM, "thresholding": True}))
+    resolve_model(saved(tmp_path / "ddpm", scheduler={"_class_name": "DDPMScheduler", "clip_sample": True}))
+
+
+def test_imports_nothing_heavy():
+    code = "import mcts_ray.diffusion.resolve, mcts_ray.diffusion.device, sys; print({'torch', 'diffusers', 'numpy', 'huggingface_hub'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
