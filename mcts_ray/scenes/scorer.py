@@ -1,0 +1,79 @@
+"""The guide of scenes: a small learned image-text scorer. Imperfect by nature; the verifier (gold) trains nothing of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPTokenizer
+
+from .render import SIDE
+
+WEIGHTS = Path(__file__).parent / "weights"
+BATCH = 256
+
+
+class ScorerNetwork(nn.Module):
+    """Two towers as in CLIP (image patches and caption tokens, each through transformer blocks), joined by cross
+    attention instead of a dot product, since a single vector binds attributes to objects poorly.
+
+    forward: image_NCHW in [-1, 1] (C=3, H=W=64), token_NL → logit_N of the expected share of the caption's facts that
+    the image shows.
+    """
+
+    def __init__(self, vocabulary: int, length: int, width: int = 80, heads: int = 4) -> None:
+        super().__init__()
+        self.config = {"vocabulary": vocabulary, "length": length, "width": width, "heads": heads}
+        options = {"dim_feedforward": 2 * width, "dropout": 0.0, "activation": "gelu", "batch_first": True}
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 24, 4, stride=4), nn.GELU(), nn.Conv2d(24, width, 4, stride=2, padding=1), nn.GELU()
+        )
+        self.place = nn.Parameter(0.02 * torch.randn((SIDE // 8) ** 2, width))
+        self.image = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, norm_first=True, **options) for _ in range(2))
+        self.word = nn.Embedding(vocabulary, width)
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        self.text = nn.ModuleList(nn.TransformerDecoderLayer(width, heads, norm_first=True, **options) for _ in range(2))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+
+    def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
+        patch_NPD = self.stem(image_NCHW).flatten(2).transpose(1, 2) + self.place
+        for block in self.image:
+            patch_NPD = block(patch_NPD)
+        word_NLD = self.word(token_NL) + self.position
+        for block in self.text:
+            word_NLD = block(word_NLD, patch_NPD)
+        return self.head(word_NLD.mean(1)).squeeze(-1)
+
+
+class Scorer:
+    """An image reward: `(images, prompts) -> scores`, the expected share of facts in [0, 1], higher is better."""
+
+    name = "scenes"
+
+    def __init__(self, network: ScorerNetwork, tokenizer: CLIPTokenizer, device: str | torch.device = "cpu") -> None:
+        self.network, self.tokenizer, self.device = network.to(device).eval(), tokenizer, torch.device(device)
+
+    @classmethod
+    def load(cls, device: str | torch.device = "cpu", folder: Path = WEIGHTS) -> Scorer:
+        """The shipped scorer, or one that `mcts-ray train scenes --part scorer` wrote to `folder`."""
+        network = ScorerNetwork(**json.loads((folder / "scorer" / "config.json").read_text()))
+        state = load_file(folder / "scorer" / "model.safetensors")
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+        return cls(network, CLIPTokenizer.from_pretrained(folder / "pipeline" / "tokenizer"), device)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """images: uint8 (N, H, W, 3), of 64×64 pixels; prompts: N → float32 (N,). Raises ValueError for another size."""
+        if images.shape[1:] != (SIDE, SIDE, 3):
+            raise ValueError(f"The scenes reward reads {SIDE}×{SIDE} RGB images; got {images.shape[1:]}.")
+        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        scores = []
+        for at in range(0, len(images), BATCH):
+            x = torch.from_numpy(images[at : at + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            scores.append(self.network(x, tokens[at : at + BATCH].to(self.device)).sigmoid().cpu())
+        return torch.cat(scores).numpy()

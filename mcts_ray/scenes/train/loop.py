@@ -1,0 +1,126 @@
+"""The training loop that every recipe of scenes shares: seeded by step, checkpointed, resumable, with an EMA.
+
+The batch of step n depends on (seed, n) alone, so a run that was cut off and resumed sees the data that an unbroken run
+sees. A checkpoint is written to a temporary file and renamed: a crash never leaves half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is, apart from its model and loss. `lr` is the peak of a warm-up and cosine schedule."""
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    checkpoint_every: int = 250
+
+
+@dataclass
+class Progress:
+    """The state of a run after `step` steps, as handed to `report` and kept in `metrics.jsonl`."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+    metrics: dict[str, float]
+
+
+LossOfBatch = Callable[[np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
+
+
+def fit(
+    recipe: Recipe,
+    model: nn.Module,
+    loss_of_batch: LossOfBatch,
+    out: Path,
+    *,
+    resume: bool = True,
+    report: Callable[[Progress], None] | None = None,
+) -> tuple[nn.Module, float]:
+    """Train `model` in place and return it with the EMA weights loaded, and the seconds spent over all sittings.
+
+    Raises ValueError where `out` holds a checkpoint of another recipe.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / f"{recipe.name}.pt"
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
+    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step, before = 0, 0.0
+    if resume and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if saved["recipe"] != asdict(recipe):
+            raise ValueError(
+                f"{checkpoint} belongs to another recipe ({saved['recipe']}); "
+                "train into another folder with --out, or start over with --no-resume."
+            )
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        ema, step, before = saved["ema"], saved["step"], saved["seconds"]
+    model.train()
+    began, running = time.monotonic(), 0.0
+    metrics_file = (out / f"{recipe.name}.jsonl").open("a" if step else "w")
+    while step < recipe.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.lr * _schedule(step, recipe)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        loss, metrics = loss_of_batch(np.random.default_rng([recipe.seed, step]))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimiser.step()
+        step += 1
+        _update_ema(ema, model, min(recipe.ema, step / (step + 10)))
+        running += (loss.item() - running) / min(step, 50)
+        seconds = before + time.monotonic() - began
+        if step % 50 == 0 or step == recipe.steps:
+            progress = Progress(step, recipe.steps, running, seconds, metrics)
+            metrics_file.write(json.dumps(asdict(progress)) + "\n")
+            metrics_file.flush()
+            if report:
+                report(progress)
+        if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema}
+            _save(checkpoint, {**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)})
+    metrics_file.close()
+    model.load_state_dict(ema)
+    return model.eval(), before + time.monotonic() - began
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+
+
+@torch.no_grad()
+def _update_ema(ema: dict[str, torch.Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            ema[name].lerp_(value, 1 - decay)
+        else:
+            ema[name].copy_(value)
+
+
+def _save(path: Path, state: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)

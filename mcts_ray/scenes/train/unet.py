@@ -1,0 +1,104 @@
+"""The generator of scenes: a conditional U-Net and its text encoder on the latents of renders, v-prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel
+
+from ..render import render_arrays
+from .autoencoder import to_tensor
+from .data import captions_of, random_scenes
+from .loop import Recipe, fit
+from .text import text_encoder, tokenizer
+
+RECIPE = Recipe("unet", steps=15000, batch=64, lr=1e-3, ema=0.9995, warmup=300)
+POOL = 98_304
+DROP_CAPTION = 0.1
+WIDTH = 96
+COUNTS = (0.1, 0.4, 0.5)
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule with v-prediction (Salimans and Ho, arXiv 2202.00512)."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+        timestep_spacing="leading",
+    )
+
+
+class Generator(nn.Module):
+    """U-Net and text encoder, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder: CLIPTextModel = text_encoder(WIDTH, 2)
+        channels = (64, 96)
+        self.unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=channels,
+            down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+            up_block_types=("CrossAttnUpBlock2D",) * len(channels),
+            layers_per_block=1,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=16,
+        )
+
+
+def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Generator, float]:
+    """Minimise the squared error of v over uniform time steps; a tenth of the captions are dropped for guidance."""
+    torch.manual_seed(recipe.seed)
+    model = Generator()
+    latent_NCHW, token_NL = latent_pool(out, autoencoder, recipe.seed, options.get("report_pool"))
+    options.pop("report_pool", None)
+    alphas_cumprod = scheduler().alphas_cumprod
+    words = tokenizer()
+    empty_L = torch.tensor(words("", padding="max_length").input_ids)
+
+    def loss_of_batch(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        pick = torch.from_numpy(rng.integers(0, len(latent_NCHW), recipe.batch))
+        x0, tokens = latent_NCHW[pick], token_NL[pick].clone()
+        tokens[torch.rand(recipe.batch) < DROP_CAPTION] = empty_L
+        t = torch.from_numpy((rng.permutation(recipe.batch) + rng.random(recipe.batch)) * 1000 / recipe.batch).long()
+        noise = torch.randn_like(x0)
+        alpha, sigma = (a[:, None, None, None] for a in (alphas_cumprod[t].sqrt(), (1 - alphas_cumprod[t]).sqrt()))
+        text = model.text_encoder(tokens).last_hidden_state
+        v = model.unet(alpha * x0 + sigma * noise, t, text).sample
+        return F.mse_loss(v, alpha * noise - sigma * x0), {}
+
+    return fit(recipe, model, loss_of_batch, out, **options)
+
+
+@torch.no_grad()
+def latent_pool(
+    out: Path, autoencoder: AutoencoderKL, seed: int, report: Callable[[int, int], None] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`POOL` training scenes as scaled latents (N, 4, 8, 8) and caption tokens (N, L), made once and kept in `out`."""
+    path = out / "latents.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        return saved["latents"].float(), saved["tokens"].long()
+    words, scale = tokenizer(), autoencoder.config.scaling_factor
+    latents, tokens = [], []
+    for at in range(0, POOL, 256):
+        scenes = random_scenes(256, np.random.default_rng([seed, 7, at]), COUNTS)
+        latents.append(autoencoder.encode(to_tensor(render_arrays(scenes))).latent_dist.mean * scale)
+        tokens.append(words(captions_of(scenes), padding="max_length", return_tensors="pt").input_ids)
+        if report:
+            report(at + 256, POOL)
+    pool = {"latents": torch.cat(latents), "tokens": torch.cat(tokens)}
+    torch.save({"latents": pool["latents"].half(), "tokens": pool["tokens"].to(torch.int16)}, path)
+    return pool["latents"].half().float(), pool["tokens"]
