@@ -42,3 +42,12 @@ def check_prompts(prompts: Sequence[str], scenes: bool) -> None:
 
         for prompt in prompts:
             parse(prompt)
+
+
+def check_size(reward: object, height: int, width: int) -> None:
+    """The scorer of scenes reads images of one size only."""
+    if needs_scenes("", reward):
+        from mcts_ray.scenes.render import SIDE
+
+        if (height, width) != (SIDE, SIDE):
+            raise ValueError(f"the scenes reward reads images of {SIDE}x{SIDE} pixels, not {height}x{width}; choose another reward")

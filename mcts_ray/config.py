@@ -84,15 +84,15 @@ class SearchConfig(BaseModel):
 def load_config(file: Path | None = None, settings: Mapping[str, Any] | None = None) -> SearchConfig:
     """The configuration in a JSON or TOML file, with `settings` over it. Raises ConfigError."""
     values = read_file(file) if file else {}
-    return make_config({**values, **(settings or {})}, f"config {file}" if file else "the configuration")
+    return make_config({**values, **(settings or {})}, f"config {file}: " if file else "")
 
 
-def make_config(values: Mapping[str, Any], source: str = "the configuration") -> SearchConfig:
-    """Validate; the first mistake becomes a ConfigError of one sentence."""
+def make_config(values: Mapping[str, Any], source: str = "") -> SearchConfig:
+    """Validate; the first mistake becomes a ConfigError of one sentence, which `source` begins."""
     try:
         return SearchConfig(**values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_sentence(error)}") from error
+        raise ConfigError(f"{source}{_sentence(error)}") from error
 
 
 def read_file(file: Path) -> dict[str, Any]:

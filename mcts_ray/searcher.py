@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcts_ray.checks import check_algorithm, check_prompts, default_reward, needs_scenes
+from mcts_ray.checks import check_algorithm, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.decode import Decoder
@@ -22,7 +22,7 @@ from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor import Job, LocalExecutor, Progress
 from mcts_ray.report.run import RunDirectory, check_free
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
-from mcts_ray.reward import ImageReward, Reward, resolve_reward
+from mcts_ray.reward import ImageReward, Reward, resolve_reward, reward_name
 from mcts_ray.search import ALGORITHMS, Search, Setting
 
 
@@ -109,11 +109,12 @@ class Searcher:
         if reward is None or isinstance(reward, str):
             reward = default_reward(self.model, reward)
         check_prompts(prompts, needs_scenes(self.model, reward))
-        found = self._reward(reward)
-        config = config.resolved(self.model == "scenes", self.adapter.default_size, found.name)
+        name = reward if isinstance(reward, str) else reward_name(reward)
+        config = config.resolved(self.model == "scenes", self.adapter.default_size, name)
+        check_size(reward, config.height, config.width)
         self.adapter.latent_shape(config.height, config.width)
         self.denoiser.levels(config.levels)
-        return config, found
+        return config, self._reward(reward)
 
     def build(self, id: str, prompt: str, config: SearchConfig) -> Search:
         """The search of one prompt; `config` must be resolved."""

@@ -55,13 +55,17 @@ def parse_reward(spec: str) -> tuple[Term, ...]:
 def resolve_reward(reward: str | ImageReward, device: str = "cpu") -> Reward:
     """A reward from its text or from any callable `(images, prompts) -> scores`; networks go to `device`."""
     if not isinstance(reward, str):
-        name = getattr(reward, "__name__", type(reward).__name__)
-        return Reward(name, reward)
+        return Reward(reward_name(reward), reward)
     terms = parse_reward(reward)
     functions = [REWARDS[t.name](device) if t.name in REWARDS else _function(t.name) for t in terms]
     if len(terms) == 1 and terms[0].weight is None:
         return Reward(reward, functions[0])
     return Reward(reward, WeightedSum([(function, term.weight) for function, term in zip(functions, terms)]))
+
+
+def reward_name(reward: ImageReward) -> str:
+    """What to call a callable: its `__name__`, else its class."""
+    return getattr(reward, "__name__", type(reward).__name__)
 
 
 def _parse_term(text: str) -> Term:

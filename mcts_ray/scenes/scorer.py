@@ -54,6 +54,7 @@ class Scorer:
     """An image reward: `(images, prompts) -> scores`, the expected share of facts in [0, 1], higher is better."""
 
     name = "scenes"
+    forwards = 1  # network sample-forwards per image, booked by the ledger
 
     def __init__(self, network: ScorerNetwork, tokenizer: CLIPTokenizer, device: str | torch.device = "cpu") -> None:
         self.network, self.tokenizer, self.device = network.to(device).eval(), tokenizer, torch.device(device)

@@ -1,0 +1,179 @@
+"""The command line. Exit codes: 0 done, 2 the user's mistake (one sentence on stderr), 1 anything else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+import mcts_ray
+
+UsageError = typer.BadParameter.__base__
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that reaches it
+
+app = typer.Typer(name="mcts-ray", add_completion=False, help="Inference-time search for text-to-image diffusion models.")
+train = typer.Typer(help="Train the networks that are shipped with mcts-ray.")
+app.add_typer(train, name="train")
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False):
+    if version:
+        typer.echo(mcts_ray.__version__)
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@train.callback(invoke_without_command=True)
+def _train(context: typer.Context):
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def search(
+    prompts: Annotated[Optional[list[str]], typer.Argument(metavar="PROMPT...", help="What to make images of.")] = None,
+    prompts_file: Annotated[Optional[Path], typer.Option("--prompts", metavar="FILE", help="More prompts, one a line.")] = None,
+    negative_prompt: Annotated[Optional[str], typer.Option(help="What the images should not show.")] = None,
+    images: Annotated[Optional[int], typer.Option(metavar="N", help="How many of the best images to keep. [4]")] = None,
+    height: Annotated[Optional[int], typer.Option(help="Pixels. [as the model was trained]")] = None,
+    width: Annotated[Optional[int], typer.Option(help="Pixels. [as the model was trained]")] = None,
+    model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    algorithm: Annotated[Optional[str], typer.Option(help="Search algorithm. [best-of-n]")] = None,
+    reward: Annotated[Optional[str], typer.Option(help="scenes, jpeg, MODULE:FUNCTION, or a sum as in scenes:1,jpeg:0.2.")] = None,
+    budget: Annotated[Optional[int], typer.Option(metavar="NFE", help="Denoiser evaluations per prompt. [8 x levels]")] = None,
+    max_seconds: Annotated[Optional[float], typer.Option(help="Wall time per prompt. [no limit]")] = None,
+    max_decodes: Annotated[Optional[int], typer.Option(help="Finished images per prompt. [no limit]")] = None,
+    levels: Annotated[Optional[int], typer.Option(help="T, denoising levels of a full trajectory. [30]")] = None,
+    guidance: Annotated[Optional[float], typer.Option(help="Guidance scale. [3.0 for scenes, else 7.5]")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of all noise. [0]")] = None,
+    in_flight: Annotated[Optional[int], typer.Option(metavar="M", help="Units in flight per prompt. [budget // 8]")] = None,
+    executor: Annotated[str, typer.Option(help="Where the work is done: local, in this process.")] = "local",
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Run directory. [runs/<time>-<prompt>]")] = None,
+    config: Annotated[Optional[Path], typer.Option(metavar="FILE", help="SearchConfig fields in JSON or TOML.")] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any SearchConfig field.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Search for the best images of each PROMPT within a compute budget."""
+    from mcts_ray.request import make_request
+
+    options = dict(negative_prompt=negative_prompt, images=images, height=height, width=width, algorithm=algorithm)
+    options |= dict(reward=reward, budget=budget, max_seconds=max_seconds, max_decodes=max_decodes, levels=levels)
+    options |= dict(guidance=guidance, seed=seed, in_flight=in_flight)
+    request = make_request(
+        prompts or [],
+        prompts_file=prompts_file,
+        config_file=config,
+        options=options,
+        settings=set_ or [],
+        model=model,
+        device=device,
+        dtype=dtype,
+        executor=executor,
+        out=out,
+    )
+    return _dry_run(request, as_json) if dry_run else _search(request, as_json)
+
+
+def _search(request, as_json: bool) -> int:
+    """Carry out a checked request; what was found before Ctrl-C is kept and printed too."""
+    from mcts_ray.report.run import summary
+    from mcts_ray.report.terminal import live, result_text
+    from mcts_ray.result import SearchInterrupted
+    from mcts_ray.searcher import Searcher
+
+    searcher = Searcher.from_pretrained(request.model, request.device, request.dtype)
+    searcher.resolve(request.prompts, request.config)
+    interrupted = False
+    try:
+        with live() as on_progress:
+            results = searcher.many(request.prompts, request.config, on_progress, request.outs)
+    except SearchInterrupted as interrupt:
+        interrupted, results = True, interrupt.results
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error  # the request was found good, so this is not the user's mistake
+    if as_json:
+        objects = [summary(result) for result in results]
+        typer.echo(json.dumps(objects if len(objects) > 1 else objects[0], ensure_ascii=False))
+    else:
+        typer.echo("\n".join(result_text(result) for result in results))
+    if interrupted:
+        _say(f"interrupted; what was found is in {', '.join(str(out) for out in request.outs)}")
+    for result in results:
+        if result.failure and not interrupted:
+            _say(result.failure)
+    return int(interrupted or any(result.failure for result in results))
+
+
+def _dry_run(request, as_json: bool) -> int:
+    """Print what a checked request would cost; time and memory are measured on one batch if the weights are here."""
+    from mcts_ray.estimate import count, measure, weights_are_here
+    from mcts_ray.report.terminal import estimate_text
+    from mcts_ray.searcher import Searcher
+
+    if weights_are_here(request.model):
+        searcher = Searcher.from_pretrained(request.model, request.device, request.dtype)
+        estimate = measure(searcher, request.prompts, request.config)
+    else:
+        estimate = count(request.prompts, request.config)
+    typer.echo(json.dumps(estimate.to_dict()) if as_json else estimate_text(estimate))
+    return 0
+
+
+@train.command("scenes")
+def train_scenes(
+    part: Annotated[str, typer.Option(help="autoencoder, unet, scorer or all.")] = "all",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoints and weights go.")] = Path("runs/scenes"),
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [those of the shipped weights]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
+) -> int:
+    """Train the embedded world: its autoencoder, its U-Net with text encoder, and its scorer."""
+    from mcts_ray.report.terminal import training_line
+    from mcts_ray.scenes.train import run
+
+    def report(part: str, progress) -> None:
+        typer.echo(training_line(part, progress), err=True)
+
+    folder = run(part, out, seed=seed, resume=resume, steps=steps, threads=threads, report=report)
+    typer.echo(folder)
+    return 0
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"mcts-ray: {sentence}", err=True)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The command line as a function: runs `arguments` and returns the exit code."""
+    try:
+        code = app(arguments, prog_name="mcts-ray", standalone_mode=False) or 0
+    except UsageError as error:
+        _say(f"{error.format_message()} (see mcts-ray --help)")
+        return 2
+    except ValueError as error:
+        _say(" ".join(str(error).split()))
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    if code == INTERRUPTED:
+        _say("interrupted before the search began")
+        return 1
+    return code
+
+
+def main() -> None:
+    """The console script. SIGTERM ends a search as Ctrl-C does: what was found is saved."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run())

@@ -1,0 +1,78 @@
+"""What a search will cost, told before it is started (`--dry-run`)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.diffusion.resolve import Model
+from mcts_ray.executor import Job
+from mcts_ray.searcher import Searcher
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a request, all prompts together; seconds and memory (bytes) as measured on one batch, else None."""
+
+    prompts: int
+    nfe: int
+    decodes: int
+    seconds: float | None = None
+    memory: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--dry-run --json` prints it."""
+        return {"dry_run": True, **asdict(self)}
+
+
+def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
+    """Cost in NFE and images, without a model."""
+    budget = config.budget or BUDGET_IN_TRAJECTORIES * config.levels
+    trajectories = budget // config.trajectory_nfe
+    if config.max_decodes is not None:
+        trajectories = min(trajectories, config.max_decodes)
+    total = len(prompts) * trajectories
+    return Estimate(len(prompts), total * config.trajectory_nfe, total)
+
+
+def measure(searcher: Searcher, prompts: Sequence[str], config: SearchConfig) -> Estimate:
+    """The same, with time and memory from a batch of one-call trajectories as large as the real ones will be."""
+    known = count(prompts, config)
+    config, reward = searcher.resolve(prompts, config)
+    executor = searcher.executor(config, reward)
+    batch = min(executor.engine.batch_size, len(prompts) * min(config.in_flight, config.budget // config.trajectory_nfe))
+    probe = config.model_copy(update={"k": config.levels, "budget": batch, "max_decodes": None, "max_seconds": None})
+    probe = probe.model_copy(update={"algorithm": "best-of-n"})
+    for _ in range(2):  # the first warms up
+        search = searcher.build("probe", prompts[0], probe)
+        executor.run([Job(search, batch)])
+    ledger = search.ledger
+    per_nfe = ledger.denoiser_seconds / ledger.nfe
+    per_image = (ledger.seconds - ledger.denoiser_seconds) / ledger.decodes
+    seconds = known.nfe * per_nfe + known.decodes * per_image
+    if config.max_seconds is not None:
+        seconds = min(seconds, len(prompts) * config.max_seconds)
+    return Estimate(known.prompts, known.nfe, known.decodes, round(seconds, 2), _peak_memory(searcher))
+
+
+def weights_are_here(model: Model) -> bool:
+    """Whether the weights are on this machine; a hub id is looked up in the local cache only."""
+    if model.local:
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model.source, "unet/diffusion_pytorch_model.safetensors"), str)
+
+
+def _peak_memory(searcher: Searcher) -> int:
+    """Bytes: of the GPU where there is one, else of this process."""
+    if searcher.adapter.device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(searcher.adapter.device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,76 @@
+"""What a person at a terminal sees of a search: the progress line and, at the end, what was found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mcts_ray.report.run import image_paths
+
+if TYPE_CHECKING:
+    from mcts_ray.estimate import Estimate
+    from mcts_ray.executor import Progress
+    from mcts_ray.result import SearchResult
+
+
+@contextmanager
+def live(quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress line on stderr, taking `Progress`; None where stderr is not a terminal or `quiet` is set."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda progress: bar.update(
+            task, total=progress.budget, completed=progress.nfe, description=progress_line(progress)
+        )
+
+
+def progress_line(progress: Progress) -> str:
+    """NFE, the best reward so far (of several prompts: the mean of the bests), and NFE/s."""
+    parts = [f"{progress.nfe}/{progress.budget} NFE"]
+    found = [reward for reward in progress.best if reward is not None]
+    if found:
+        parts.append(f"{'best' if len(progress.best) == 1 else 'mean best'} {sum(found) / len(found):.3f}")
+    if progress.seconds > 0:
+        parts.append(f"{progress.nfe / progress.seconds:.0f} NFE/s")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    return " · ".join(parts)
+
+
+def result_text(result: SearchResult) -> str:
+    """What was found for one prompt, in a few lines."""
+    ledger = result.ledger
+    lines = [result.prompt]
+    if result.best:
+        found = f"  {result.config.reward} {result.best.reward:.3f} best, {result.mean_reward:.3f} mean of {ledger.decodes} images"
+        if result.gold is not None:
+            found += f" · gold {result.gold:.2f}, {'pass' if result.passed else 'no pass'}"
+        lines.append(found)
+    rate = f", {ledger.nfe / ledger.seconds:.0f} NFE/s" if ledger.seconds > 0 else ""
+    lines.append(f"  {ledger.nfe} NFE in {ledger.seconds:.1f} s{rate}")
+    if result.run_dir:
+        lines += [f"  {path}" for path in image_paths(result.run_dir, result)]
+    return "\n".join(lines)
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """The cost of a request, in a line or two."""
+    text = f"{estimate.prompts} prompt{'s' * (estimate.prompts > 1)}: {estimate.nfe} NFE, {estimate.decodes} images"
+    if estimate.seconds is None:
+        return f"{text}; time and memory are known once the weights are on this machine"
+    return f"{text}; about {estimate.seconds:.1f} s and {estimate.memory / 2**30:.1f} GiB here"
+
+
+def training_line(part: str, progress) -> str:
+    """Where the training of one part of scenes stands (`mcts_ray.scenes.train.loop.Progress`)."""
+    metrics = "".join(f" · {name} {value:.4g}" for name, value in progress.metrics.items())
+    return f"{part} {progress.step}/{progress.steps} · loss {progress.loss:.4f}{metrics} · {progress.seconds:.0f} s"

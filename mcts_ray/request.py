@@ -1,0 +1,94 @@
+"""A `search` request from the command line, checked in full before torch or a model is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mcts_ray.checks import check_algorithm, check_prompts, default_reward, needs_scenes
+from mcts_ray.config import SearchConfig, load_config, parse_setting
+from mcts_ray.diffusion.device import DEVICES, DTYPES
+from mcts_ray.diffusion.resolve import Model, resolve_model
+from mcts_ray.report.run import check_free
+
+EXECUTORS = ("local",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to search for with what, and where each prompt's run directory goes."""
+
+    prompts: list[str]
+    config: SearchConfig
+    model: Model
+    device: str
+    dtype: str
+    outs: list[Path]
+
+
+def make_request(
+    prompts: Sequence[str],
+    *,
+    prompts_file: Path | None = None,
+    config_file: Path | None = None,
+    options: Mapping[str, Any],
+    settings: Sequence[str] = (),
+    model: str = "scenes",
+    device: str = "auto",
+    dtype: str = "fp32",
+    executor: str = "local",
+    out: Path | None = None,
+) -> Request:
+    """Check everything, the cheap first; ValueError with one sentence for the first mistake.
+
+    A field may be set in the file, by its option (`options`, None: not given) or by `--set`; the later one holds.
+    """
+    prompts = [*prompts, *(read_prompts(prompts_file) if prompts_file else ())]
+    given = {name: value for name, value in options.items() if value is not None}
+    config = load_config(config_file, given | dict(parse_setting(text) for text in settings))
+    check_algorithm(config.algorithm)
+    for word, known, what in ((executor, EXECUTORS, "executor"), (device, DEVICES, "device"), (dtype, DTYPES, "dtype")):
+        if word not in known:
+            raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
+    check_prompts(prompts, scenes=False)
+    if config.reward is not None or model == "scenes":
+        check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
+    outs = run_directories(prompts, out)
+    for path in outs:
+        check_free(path)
+    found = resolve_model(model)
+    default_reward(model, config.reward)
+    return Request(prompts, config, found, device, dtype, outs)
+
+
+def read_prompts(file: Path) -> list[str]:
+    """One prompt a line; empty lines and lines that start with # are skipped."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise ValueError(f"prompts file {file} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts file {file} is not text in UTF-8") from error
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        raise ValueError(f"prompts file {file} holds no prompt; write one a line")
+    return prompts
+
+
+def run_directories(prompts: Sequence[str], out: Path | None) -> list[Path]:
+    """One directory per prompt: `out` itself, or numbered ones in it for several; by default runs/<time>-<prompt>."""
+    if out is None:
+        name = slug(prompts[0]) if len(prompts) == 1 else f"{len(prompts)}-prompts"
+        out = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    if len(prompts) == 1:
+        return [out]
+    return [out / f"{index:03d}-{slug(prompt)}" for index, prompt in enumerate(prompts, start=1)]
+
+
+def slug(prompt: str) -> str:
+    """A prompt as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "prompt"
