@@ -35,8 +35,12 @@ class Job:
     in_flight: int
     images: int = 1
     observer: Observer | None = None
-    first: str | None = None
     gallery: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def first(self) -> str | None:
+        """The node of the image that was finished first."""
+        return self.search.finished[0].node if self.search.finished else None
 
     def ask(self) -> list[Work]:
         """One unit, if the search has one and may have one more in flight."""
@@ -46,15 +50,16 @@ class Job:
         return works
 
     def tell(self, outcome: Outcome, node: str, image_HWC: np.ndarray | None = None) -> None:
-        """Pass an outcome on, and keep its image if it is among the best."""
-        applied = self.search.tell(outcome)
-        if applied and self.observer:
-            self.observer.told(self.search, outcome)
-        if applied and image_HWC is not None and outcome.error is None:
-            self.first = self.first or node
+        """Pass an outcome on, and keep its image if it is among the best.
+
+        The image is put down first, so that Ctrl-C at any point leaves no candidate without its image.
+        """
+        if image_HWC is not None:
             self.gallery[node] = image_HWC
-            keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
-            self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
+        if self.search.tell(outcome) and self.observer:
+            self.observer.told(self.search, outcome)
+        keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
+        self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
 
     def halt(self, costs: Sequence[Cost]) -> None:
         """End the search now and book what its units in flight had spent."""
