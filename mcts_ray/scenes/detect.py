@@ -22,6 +22,7 @@ SPECK = 12 / SIDE**2
 MIN_SHAPE_CERTAINTY = 0.3
 MAX_COLOUR_DISTANCE = 0.22
 _GRID, _REACH = 20, 0.95
+_DARK = 0.03  # a pixel whose colour is this close to the ground is ground
 _CHUNK = 32  # images worked on at once: their intermediate arrays stay in the cache
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
@@ -87,10 +88,15 @@ def _as_float(image: np.ndarray) -> np.ndarray:
 def _coverage(image_NHWC: np.ndarray) -> np.ndarray:
     """How far each pixel lies from the ground toward the palette colour whose ray it is nearest to: (N, H, W)."""
     delta = image_NHWC - GROUND
+    lit = np.einsum("nhwc,nhwc->nhw", delta, delta) > _DARK**2
+    delta_LC = delta[lit]
     length2_P = (_TOWARD**2).sum(-1)
-    along = np.clip(delta @ (_TOWARD / length2_P[:, None]).T, 0, 1)
-    off = (delta**2).sum(-1, keepdims=True) - 2 * along * (delta @ _TOWARD.T) + along**2 * length2_P
-    return np.take_along_axis(along, off.argmin(-1)[..., None], -1)[..., 0]
+    dot_LP = delta_LC @ _TOWARD.T
+    along_LP = np.clip(dot_LP / length2_P, 0, 1)
+    off_LP = along_LP * (along_LP * length2_P - 2 * dot_LP)  # the squared distance to each ray, up to |delta|²
+    coverage = np.zeros(lit.shape, np.float32)
+    coverage[lit] = along_LP[np.arange(len(along_LP)), off_LP.argmin(-1)]
+    return coverage
 
 
 @dataclass(frozen=True)

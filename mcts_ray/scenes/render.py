@@ -45,6 +45,10 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.colour_NO)
 
+    def rows(self, index: np.ndarray) -> Arrays:
+        """The scenes at `index`."""
+        return Arrays(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
 
 def to_arrays(scenes: Sequence[Scene]) -> Arrays:
     """Pack placed scenes into padded arrays."""

@@ -18,7 +18,7 @@ from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import text_encoder, tokenizer
 
-RECIPE = Recipe("unet", steps=15000, batch=64, lr=1e-3, ema=0.9995, warmup=300)
+RECIPE = Recipe("unet", steps=10000, batch=64, lr=1e-3, ema=0.9995, warmup=300)
 POOL = 98_304
 DROP_CAPTION = 0.1
 WIDTH = 96

@@ -1,0 +1,97 @@
+"""One pool of finished samples per test prompt, with guide and gold of each: what best-of-n and guide figures come from.
+
+    python -m benchmarks.pool [--split test] [--samples 64] [--prompts 24 60 60]
+
+Resumable: prompts are run in groups, each kept under runs/pool-SPLIT/ as it ends. The scores go to results/pool-SPLIT.npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import RESULTS, ROOT, write
+from mcts_ray import SearchConfig, Searcher
+from mcts_ray.scenes import prompts, verify_batch
+from mcts_ray.scenes.prompts import DIFFICULTIES
+
+GROUP = 4
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scores of the samples of one prompt set, each (prompts P, samples N)."""
+
+    guide_PN: np.ndarray
+    gold_PN: np.ndarray
+    passed_PN: np.ndarray
+
+
+def load(split: str = "test") -> dict[str, Pool]:
+    """The committed pool of each prompt set."""
+    path = RESULTS / f"pool-{split}.npz"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing; make it with: python -m benchmarks.pool --split {split}")
+    with np.load(path) as data:
+        return {d: Pool(*(data[f"{d}_{part}"] for part in ("guide", "gold", "passed"))) for d in DIFFICULTIES}
+
+
+def sample(searcher: Searcher, texts: list[str], n: int, levels: int, seed: int = 0, **options) -> tuple[np.ndarray, ...]:
+    """Guide, gold and passed (P, N) of n independent ODE trajectories for each prompt."""
+    config = SearchConfig(
+        algorithm="best-of-n", budget=n * levels, levels=levels, images=n, seed=seed, in_flight=64, **options
+    )
+    guide, gold, passed = [], [], []
+    for result in searcher.many(texts, config):
+        # In the order in which the samples were drawn, not best first.
+        order = np.argsort([c.nfe for c in result.candidates], kind="stable")
+        verdicts = verify_batch(np.stack([np.asarray(result.images[i]) for i in order]), [result.prompt] * len(order))
+        guide.append([result.candidates[i].reward for i in order])
+        gold.append([v[0] for v in verdicts])
+        passed.append([v[1] for v in verdicts])
+    return np.array(guide, np.float32), np.array(gold, np.float32), np.array(passed, bool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--prompts", type=int, nargs=3, default=(24, 60, 60), help="of easy, medium and hard")
+    parser.add_argument("--levels", type=int, default=30)
+    parser.add_argument("--model", default="scenes")
+    args = parser.parse_args()
+    folder = ROOT / "runs" / f"pool-{args.split}"
+    folder.mkdir(parents=True, exist_ok=True)
+    searcher = Searcher.from_pretrained(args.model)
+    arrays = {}
+    for name, count in zip(DIFFICULTIES, args.prompts, strict=True):
+        texts = prompts(name, args.split)[:count]
+        groups = []
+        for at in range(0, count, GROUP):
+            path = folder / f"{name}-{at}-{args.samples}.npz"
+            if not path.exists():
+                _save(path, sample(searcher, texts[at : at + GROUP], args.samples, args.levels))
+                print(f"{name}: {min(at + GROUP, count)} of {count} prompts", flush=True)
+            with np.load(path) as data:
+                groups.append([data[part] for part in ("guide", "gold", "passed")])
+        for part, values in zip(("guide", "gold", "passed"), zip(*groups), strict=True):
+            arrays[f"{name}_{part}"] = np.concatenate(values)
+    np.savez_compressed(RESULTS / f"pool-{args.split}.npz", **arrays)
+    single = {
+        name: {"prompts": count, "gold": float(arrays[f"{name}_gold"].mean()), "pass": float(arrays[f"{name}_passed"].mean())}
+        for name, count in zip(DIFFICULTIES, args.prompts, strict=True)
+    }
+    write(f"pool-{args.split}", {"samples": args.samples, "levels": args.levels, "seed": 0, "single_sample": single})
+
+
+def _save(path: Path, values: tuple[np.ndarray, ...]) -> None:
+    temporary = path.with_name("unfinished.npz")
+    np.savez(temporary, **dict(zip(("guide", "gold", "passed"), values, strict=True)))
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()
