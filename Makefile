@@ -1,5 +1,4 @@
 # `make demo` and `make test` on a fresh clone; both only need python >= 3.10 and make.
-# On a machine without an NVIDIA driver `.ci/install` takes the CPU build of torch where its index can be reached.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,11 +16,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	.ci/install -e .
+	$(VENV)/bin/python -m pip install --quiet -e .
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
-	.ci/install -e .[test]
+	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
 	touch $@ $(VENV)/installed
 
 clean:
