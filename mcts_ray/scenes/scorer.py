@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -51,21 +51,42 @@ class ScorerNetwork(nn.Module):
 
 
 class Scorer:
-    """An image reward: `(images, prompts) -> scores`, the expected share of facts in [0, 1], higher is better."""
+    """An image reward: `(images, prompts) -> scores`, the expected share of facts in [0, 1], higher is better.
+
+    center and scale: mean and standard deviation of its scores on scenes with right and wrong facts, for weighted sums.
+    """
 
     name = "scenes"
     forwards = 1  # network sample-forwards per image, booked by the ledger
 
-    def __init__(self, network: ScorerNetwork, tokenizer: CLIPTokenizer, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        network: ScorerNetwork,
+        tokenizer: CLIPTokenizer,
+        device: str | torch.device = "cpu",
+        center: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
         self.network, self.tokenizer, self.device = network.to(device).eval(), tokenizer, torch.device(device)
+        self.center, self.scale = center, scale
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/scorer: config and fp16 safetensors."""
+        (folder / "scorer").mkdir(parents=True, exist_ok=True)
+        state = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
+        save_file(state, folder / "scorer" / "model.safetensors")
+        config = {"network": self.network.config, "center": self.center, "scale": self.scale}
+        (folder / "scorer" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def load(cls, device: str | torch.device = "cpu", folder: Path = WEIGHTS) -> Scorer:
         """The shipped scorer, or one that `mcts-ray train scenes --part scorer` wrote to `folder`."""
-        network = ScorerNetwork(**json.loads((folder / "scorer" / "config.json").read_text()))
+        config = json.loads((folder / "scorer" / "config.json").read_text())
+        network = ScorerNetwork(**config["network"])
         state = load_file(folder / "scorer" / "model.safetensors")
         network.load_state_dict({name: value.float() for name, value in state.items()})
-        return cls(network, CLIPTokenizer.from_pretrained(folder / "pipeline" / "tokenizer"), device)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "pipeline" / "tokenizer")
+        return cls(network, tokenizer, device, config["center"], config["scale"])
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from safetensors.torch import save_file
 
 from ..scorer import WEIGHTS
 from . import autoencoder, scorer, unet
@@ -69,11 +68,8 @@ def _unet(out: Path, recipe: Recipe, options: dict) -> float:
 
 
 def _scorer(out: Path, recipe: Recipe, options: dict) -> float:
-    network, seconds = scorer.train(out, load_autoencoder(out), recipe, **options)
-    folder = out / "scorer"
-    folder.mkdir(exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(network.config, indent=2) + "\n")
+    model, seconds = scorer.train(out, load_autoencoder(out), recipe, **options)
+    model.save(out)
     return seconds
 
 

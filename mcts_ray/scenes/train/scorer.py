@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from scipy import ndimage
 
 from ..render import Arrays, render_arrays
-from ..scorer import ScorerNetwork
+from ..scorer import Scorer, ScorerNetwork
 from .autoencoder import to_tensor
 from .corrupt import corrupt
 from .data import captions_of, random_scenes
@@ -24,7 +24,7 @@ THROUGH_AUTOENCODER = 0.25
 LATENT_NOISE = 0.35
 
 
-def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[ScorerNetwork, float]:
+def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Scorer, float]:
     """Minimise the cross entropy between the predicted and the constructed share of facts that hold.
 
     Renders are blended with their uncorrupted twin, blurred and made noisy, and a quarter goes through the autoencoder
@@ -49,7 +49,18 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
         entropy = F.binary_cross_entropy(target, target)
         return F.binary_cross_entropy_with_logits(logit, target) - entropy, {"error": error}
 
-    return fit(recipe, model, loss_of_batch, out, **options)
+    network, seconds = fit(recipe, model, loss_of_batch, out, **options)
+    return _standardised(Scorer(network, words)), seconds
+
+
+def _standardised(scorer: Scorer, n: int = 1024) -> Scorer:
+    """Set `center` and `scale` from scores of scenes that the training has not seen."""
+    rng = np.random.default_rng(1)
+    caption = random_scenes(n, rng, COUNTS)
+    images = (render_arrays(corrupt(caption, rng)[0]) * 255 + 0.5).astype(np.uint8)
+    scores = scorer(images, captions_of(caption))
+    scorer.center, scorer.scale = round(float(scores.mean()), 4), round(float(scores.std()), 4)
+    return scorer
 
 
 def _soil(image: np.ndarray, caption: Arrays, share: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""The model card of the scenes weights, from what the training noted and what the benchmarks measured.
+
+    python -m benchmarks.model_card
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.common import RESULTS
+from mcts_ray.scenes.scorer import WEIGHTS
+
+CARD = """\
+# Model card: scenes
+
+A small world in full: a `StableDiffusionPipeline` (64×64 pixels, 8×8×4 latents) and an image-text scorer, trained by this
+project from its own renderer. No outside data, no people, no text: coloured shapes on a dark ground.
+
+**Use.** The default model of mcts-ray, for demonstrations, tests and studies of search. It can draw nothing else.
+
+**Data.** Rendered on the fly: {pool} scenes for the U-Net (one object 10 %, two 40 %, three 50 %), unlimited ones for
+the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
+prompts, and one in five (colour, shape, relation) combinations, never occur in training. The verifier labels nothing: the
+scorer's targets are counted from the edit that made a scene wrong.
+
+**Training.** `mcts-ray train scenes --part all`, on 2 CPU cores shared with other work.
+
+| part | parameters | steps | batch | peak lr | seed | minutes |
+|---|---|---|---|---|---|---|
+{training}
+
+The U-Net and the text encoder are trained together, v-prediction on Stable Diffusion's noise schedule, a tenth of the
+captions dropped, exponential moving average of the weights. Weights are stored in fp16.
+
+**Metrics** (test prompts; `benchmarks/results/`).
+
+- Autoencoder: {ae:.1%} of {ae_n} reconstructed scenes pass the verifier.
+- Single samples of the stock DDIM pipeline, {steps} steps, guidance {guidance}:
+
+| prompts | gold (share of facts) | pass | 95 % interval of pass |
+|---|---|---|---|
+{single}
+
+- Scorer against the verifier on generated images, within prompts, and the share of the gold gain of picking by the
+  verifier that picking by the scorer wins among {among} samples:
+
+| prompts | pairwise accuracy | Spearman | share of gain |
+|---|---|---|---|
+{guide}
+
+**Limits.** The scorer is imperfect on purpose: it is the guide, and the verifier that judges is never shown to a search.
+Both read this world only.
+"""
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    from safetensors import safe_open
+
+    from mcts_ray.scenes.train.unet import POOL
+
+    notes = json.loads((WEIGHTS / "training.json").read_text())
+    model, guide = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("scenes_model", "guide"))
+
+    def parameters(path: Path) -> int:
+        total = 0
+        with safe_open(path, "np") as file:
+            for name in file.keys():
+                size = 1
+                for n in file.get_slice(name).get_shape():
+                    size *= n
+                total += size
+        return total
+
+    files = {
+        "autoencoder": ["pipeline/vae/diffusion_pytorch_model.safetensors"],
+        "unet": ["pipeline/unet/diffusion_pytorch_model.safetensors", "pipeline/text_encoder/model.safetensors"],
+        "scorer": ["scorer/model.safetensors"],
+    }
+    training = "\n".join(
+        f"| {name} | {sum(parameters(WEIGHTS / f) for f in paths) / 1e6:.2f} M | {n['steps']} | {n['batch']} | {n['lr']:g} "
+        f"| {n['seed']} | {n['seconds'] / 60:.0f} |"
+        for name, paths in files.items()
+        for n in [notes[name]]
+    )
+    guidance, rows = next(iter(model["single_sample"].items()))
+    single = "\n".join(
+        f"| {name} | {row['gold'][0]:.3f} | {row['pass'][0]:.1%} | {row['pass'][1]:.1%} – {row['pass'][2]:.1%} |"
+        for name, row in rows.items()
+    )
+    guided = "\n".join(
+        f"| {name} | {row['pairwise_accuracy'][0]:.3f} | {row['spearman'][0]:.3f} | {row['share_of_gain'][0]:.2f} |"
+        for name, row in guide["rows"].items()
+    )
+    card = CARD.format(
+        pool=f"{POOL:,}",
+        training=training,
+        ae=model["autoencoder"]["pass"],
+        ae_n=model["autoencoder"]["scenes"],
+        steps=model["steps"],
+        guidance=guidance.split()[1],
+        single=single,
+        among=guide["among"],
+        guide=guided,
+    )
+    (WEIGHTS / "README.md").write_text(card)
+    print(card)
+
+
+if __name__ == "__main__":
+    main()
