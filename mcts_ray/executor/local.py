@@ -103,12 +103,13 @@ class _Run:
 
     def score(self) -> None:
         """Decode and reward the finished units, and tell their outcomes in the order in which they went out."""
-        finished, self.finished = sorted(self.finished, key=lambda w: self.order[w.work.search, w.work.id]), []
+        finished = sorted(self.finished, key=lambda w: self.order[w.work.search, w.work.id])
         for _, units in groupby(finished, key=lambda unit: unit.latent.shape):
             units = list(units)
             images_NHWC = self.decoder.decode(torch.stack([unit.latent for unit in units]))
             scored = self.reward.score(images_NHWC, [unit.work.setting.prompt for unit in units])
             for unit, image_HWC, answer in zip(units, images_NHWC, scored, strict=True):
+                self.finished.remove(unit)  # not before: what an interrupt finds here is still to be booked
                 cost = _cost(unit, decodes=1, reward_calls=answer.calls, reward_forwards=answer.calls * self.reward.forwards)
                 self.tell(unit.work, cost, answer.score, answer.error, image_HWC=image_HWC)
 

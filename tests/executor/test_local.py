@@ -191,6 +191,16 @@ def test_ctrl_c_keeps_what_was_found(adapter):
     assert job.gallery and job.search.best(1)
 
 
+def test_units_waiting_for_their_reward_are_booked_on_ctrl_c(adapter):
+    def interrupted(images, prompts):
+        raise KeyboardInterrupt
+
+    job = Job(search(), in_flight=3)
+    with pytest.raises(KeyboardInterrupt):
+        executor(adapter, resolve_reward(interrupted)).run([job])
+    assert (job.search.ledger.nfe, job.search.in_flight) == (3 * T, 0)
+
+
 def test_progress_counts_units_under_way(adapter):
     seen = []
     executor(adapter, batch_size=2).run([Job(search(), 2), Job(search("b", "a ring"), 2)], seen.append)
