@@ -19,9 +19,10 @@ def check_algorithm(name: str) -> None:
 
 def default_reward(model: str, reward: str | None) -> str:
     """The reward to use with a model: the one asked for, or the scorer of scenes for the model of scenes."""
-    if reward is None and model != "scenes":
-        raise ValueError(f"model {model} has no reward of its own; choose one, for example jpeg or MODULE:FUNCTION")
-    reward = reward or "scenes"
+    if reward is None:
+        if model != "scenes":
+            raise ValueError(f"model {model} has no reward of its own; choose one, for example jpeg or MODULE:FUNCTION")
+        reward = "scenes"
     parse_reward(reward)
     return reward
 
@@ -33,6 +34,8 @@ def needs_scenes(model: str, reward: object) -> bool:
 
 def check_prompts(prompts: Sequence[str], scenes: bool) -> None:
     """There must be prompts, none empty, and for scenes all must be in the grammar."""
+    if isinstance(prompts, str):
+        raise ValueError("prompts must be a list of prompts, not one string")
     if not prompts:
         raise ValueError("no prompt was given")
     if any(not prompt.strip() for prompt in prompts):

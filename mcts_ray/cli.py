@@ -137,16 +137,20 @@ def train_scenes(
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
     threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> int:
     """Train the embedded world: its autoencoder, its U-Net with text encoder, and its scorer."""
+    from mcts_ray.report.run import check_writable
     from mcts_ray.report.terminal import training_line
+
+    check_writable(out)
     from mcts_ray.scenes.train import run
 
     def report(part: str, progress) -> None:
         typer.echo(training_line(part, progress), err=True)
 
     folder = run(part, out, seed=seed, resume=resume, steps=steps, threads=threads, report=report)
-    typer.echo(folder)
+    typer.echo(json.dumps({"out": str(folder)}) if as_json else folder)
     return 0
 
 

@@ -101,7 +101,7 @@ def read_file(file: Path) -> dict[str, Any]:
     if file.suffix not in readers:
         raise ConfigError(f"config {file} must be a .json or .toml file")
     try:
-        values = readers[file.suffix](file.read_text(encoding="utf-8"))
+        values = readers[file.suffix](file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"config {file} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -68,7 +68,7 @@ def make_request(
 def read_prompts(file: Path) -> list[str]:
     """One prompt a line; empty lines and lines that start with # are skipped."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
         raise ValueError(f"prompts file {file} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -83,7 +83,7 @@ def run_directories(prompts: Sequence[str], out: Path | None) -> list[Path]:
     """One directory per prompt: `out` itself, or numbered ones in it for several; by default runs/<time>-<prompt>."""
     if out is None:
         name = slug(prompts[0]) if len(prompts) == 1 else f"{len(prompts)}-prompts"
-        out = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+        out = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{name}"  # runs started together must not meet
     if len(prompts) == 1:
         return [out]
     return [out / f"{index:03d}-{slug(prompt)}" for index, prompt in enumerate(prompts, start=1)]

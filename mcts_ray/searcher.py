@@ -81,6 +81,8 @@ class Searcher:
         A search that finished no image has `failure` set. Ctrl-C raises SearchInterrupted, which holds what was found.
         """
         config, reward = self.resolve(prompts, config or SearchConfig())
+        if outs and len(outs) != len(prompts):
+            raise ValueError(f"there are {len(prompts)} prompts but {len(outs)} run directories")
         for out in outs or ():
             check_free(Path(out))
         searches = [self.build(str(index), prompt, config) for index, prompt in enumerate(prompts)]
@@ -105,7 +107,7 @@ class Searcher:
     def resolve(self, prompts: Sequence[str], config: SearchConfig) -> tuple[SearchConfig, Reward]:
         """Check a request against this model, and fill in its defaults; ValueError with a sentence if it cannot be done."""
         check_algorithm(config.algorithm)
-        reward = config.reward or self.reward
+        reward = self.reward if config.reward is None else config.reward
         if reward is None or isinstance(reward, str):
             reward = default_reward(self.model, reward)
         check_prompts(prompts, needs_scenes(self.model, reward))

@@ -171,6 +171,37 @@ def test_the_scenes_reward_needs_its_size(mcts_ray, tiny_folder):
     assert code == 2 and err.count("\n") == 1
 
 
+def test_runs_started_together_do_not_meet():
+    from mcts_ray.request import run_directories
+
+    assert run_directories(["a ring"], None) != run_directories(["a ring"], None)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "scheduler/scheduler_config.json"])
+def test_a_model_folder_with_a_broken_file(mcts_ray, tiny_folder, name):
+    import shutil
+
+    shutil.copytree(tiny_folder, "broken")
+    Path("broken", name).write_text("[]")
+    code, _, err = mcts_ray("search", PROMPT, "--model", "broken", "--reward", "jpeg")
+    assert code == 2 and f"{name} of broken cannot be read" in err and err.count("\n") == 1
+
+
+def test_files_of_windows_editors(mcts_ray, tiny_folder):
+    Path("p.txt").write_bytes("\ufeffa red circle\r\n\r\na blue ring\r\n".encode())
+    Path("c.json").write_bytes("\ufeff{\"images\": 1}\r\n".encode())
+    arguments = ["--model", tiny_folder, *SMALL, "--config", "c.json", "--out", "run", "--json"]
+    code, out, err = mcts_ray("search", "--prompts", "p.txt", *arguments)
+    assert code == 0, err
+    assert [(one["prompt"], len(one["images"])) for one in json.loads(out)] == [("a red circle", 1), ("a blue ring", 1)]
+
+
+def test_train_scenes_into_a_folder_that_cannot_be_made(mcts_ray):
+    Path("file").write_text("")
+    code, _, err = mcts_ray("train", "scenes", "--out", "file/weights")
+    assert code == 2 and "directory file/weights cannot be written" in err and err.count("\n") == 1
+
+
 def test_train_scenes_of_an_unknown_part(mcts_ray):
     code, _, err = mcts_ray("train", "scenes", "--part", "decoder", "--out", "weights")
     assert code == 2 and "no part 'decoder'" in err and err.count("\n") == 1

@@ -115,6 +115,15 @@ def test_mistakes(searcher, config, message):
         searcher("a red circle", config)
 
 
+def test_mistakes_in_many(searcher, tmp_path):
+    with pytest.raises(ValueError, match="a list of prompts, not one string"):
+        searcher.many("a red circle", CONFIG)
+    with pytest.raises(ValueError, match="2 prompts but 1 run directories"):
+        searcher.many(["a ring", "a cross"], CONFIG, outs=[tmp_path / "run"])
+    with pytest.raises(ValueError, match="unknown reward ''"):
+        searcher("a red circle", CONFIG.model_copy(update={"reward": ""}))
+
+
 def test_a_model_without_a_reward_of_its_own():
     with pytest.raises(ValueError, match="model pipeline has no reward of its own; choose one"):
         Searcher(tiny_pipeline())("a red circle", CONFIG)

@@ -66,11 +66,14 @@ def _check_scheduler(config: dict) -> None:
 def _read(model: Model, file: str) -> dict:
     path = Path(model.source, file) if model.local else _hub_file(model.name, file)
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFound(f"{model.name} is not a saved pipeline: it has no {file}") from None
     except (OSError, ValueError) as error:
         raise ModelNotFound(f"{file} of {model.name} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ModelNotFound(f"{file} of {model.name} cannot be read: it holds no JSON object")
+    return values
 
 
 def _hub_file(name: str, file: str) -> Path:

@@ -32,17 +32,21 @@ _MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "images")
 
 
 def check_free(path: Path) -> None:
-    """Raise ValueError unless a run can be written to `path`: nothing of a run is there, and it can be made."""
+    """Raise ValueError unless a run can be written to `path`: it can be made, and nothing of a run is there."""
+    check_writable(path, "run directory")
+    if any((path / mark).exists() for mark in _MARKS):
+        raise ValueError(f"run directory {path} already holds a run; choose another one")
+
+
+def check_writable(path: Path, what: str = "directory") -> None:
+    """Raise ValueError unless the directory `path` is there or can be made, and takes files; leaves nothing behind."""
     try:
-        taken = any((path / mark).exists() for mark in _MARKS)
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
         probe = parent / f".mcts-ray-{os.getpid()}"
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
-    if taken:
-        raise ValueError(f"run directory {path} already holds a run; choose another one")
+        raise ValueError(f"{what} {path} cannot be written ({error.strerror})") from error
 
 
 class RunDirectory:
