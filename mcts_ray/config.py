@@ -17,6 +17,7 @@ else:
     import tomli as tomllib
 
 BUDGET_IN_TRAJECTORIES = 8
+AYS_STEPS = 10
 
 
 class ConfigError(ValueError):
@@ -35,9 +36,44 @@ class SearchConfig(BaseModel):
     max_seconds: float | None = Field(None, gt=0, description="Wall time after which the search ends; None: no limit.")
     max_decodes: int | None = Field(None, ge=1, description="Images that may be decoded and rewarded; None: no limit.")
     levels: int = Field(30, ge=1, le=1000, description="T, the levels of a full trajectory.")
-    jump: Literal["constant"] = Field("constant", description="How jump sizes are chosen; constant: always `k`.")
-    k: int = Field(1, ge=1, description="Levels per jump; a trajectory costs ceil(levels / k) NFE.")
-    eta: float = Field(0.0, ge=0, le=1, description="Noise of each jump as DDIM's eta: 0 deterministic, 1 DDPM.")
+    order: Literal[1, 2] = Field(1, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
+    jump: Literal["constant", "table", "ays"] = Field(
+        "constant",
+        description="How jump sizes are chosen; constant: always `k`, table: by `jump_table`, ays: through ten Align Your Steps levels.",
+    )
+    k: int = Field(1, ge=1, description="Levels per jump where `jump` is constant; a trajectory costs ceil(levels / k) NFE.")
+    jumps: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="The jump sizes among which a table chooses.")
+    jump_table: tuple[int, ...] | None = Field(
+        None, description="Where `jump` is table: the jump size at each of the levels 1, 2, ..., `levels`."
+    )
+    eta: float = Field(
+        0.0, ge=0, le=1, description="Noise of each jump of best-of-n and psp as DDIM's eta: 0 deterministic, 1 DDPM."
+    )
+    step_reward: Literal["none", "x0"] | None = Field(
+        None,
+        description="Score of unfinished states; x0: the reward of the predicted image. None: x0 for psp, otherwise none.",
+    )
+    phi: float = Field(
+        0.6, ge=0, le=1.5, description="mcts: angle of branching; a child keeps cos^2(phi) of its noise. Less below 2/5 of the levels, 0 below 1/5."
+    )
+    branchings: int = Field(3, ge=1, description="mcts: at how many levels, spread over the noisy four fifths, paths may branch.")
+    seeds: int | None = Field(
+        None, ge=1, description="mcts: trajectories finished before values decide; None: as many as half the budget pays for."
+    )
+    rollout_stride: int | None = Field(
+        None, ge=1, description="mcts: levels per step of a roll-out; None: as the jump policy goes."
+    )
+    backup: Literal["mean", "max", "soft"] = Field("mean", description="mcts: how rewards make the value of the nodes above.")
+    soft_strength: float = Field(4.0, gt=0, description="mcts: lambda of the soft backup, per unit of reward.")
+    soft_across: Literal["max", "mean"] = Field("max", description="mcts: how the soft backup joins children of different jumps.")
+    explore: float = Field(
+        0.5, ge=0, description="mcts: beta, the weight of exploration in standard deviations of the returns."
+    )
+    widen_c: float = Field(2.0, gt=0, description="mcts: C of progressive widening, children < C visits^a.")
+    widen_a: float = Field(0.5, ge=0, le=1, description="mcts: a of progressive widening, children < C visits^a.")
+    in_flight_share: float = Field(
+        0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
+    )
     guidance: float | None = Field(
         None, ge=0, description="Classifier-free guidance scale, 1 or less: off; None: 3.0 for scenes, 7.5 for other models."
     )
@@ -54,18 +90,55 @@ class SearchConfig(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _jumps_fit(self) -> SearchConfig:
+        if (self.jump == "table") != (self.jump_table is not None):
+            raise ValueError("jump table and jump_table belong together: set both or neither")
+        if self.jump_table is not None and len(self.jump_table) != self.levels:
+            raise ValueError(f"jump_table has {len(self.jump_table)} entries where levels is {self.levels}")
+        wrong = sorted(set(self.jump_table or ()) - set(self.jumps)) or [k for k in self.jumps if k < 1]
+        if wrong:
+            raise ValueError(f"jump size {wrong[0]} is not one of jumps {list(self.jumps)}, which must be at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> SearchConfig:
+        if self.algorithm == "psp" and self.step_reward == "none":
+            raise ValueError("psp ranks by step scores; set step_reward to x0")
+        if self.algorithm == "psp" and self.max_decodes is not None and self.max_decodes < 3:
+            raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
+        if self.algorithm == "best-of-n" and self.step_reward == "x0":
+            raise ValueError("best-of-n uses no step scores; leave step_reward at none")
+        if self.algorithm == "mcts" and self.eta > 0:
+            raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
+        return self
+
+    @model_validator(mode="after")
     def _budget_pays_for_a_trajectory(self) -> SearchConfig:
         if self.budget is not None and self.budget < self.trajectory_nfe:
             raise ValueError(
                 f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE "
-                f"(levels {self.levels}, k {self.k})"
+                f"({self._stride_words})"
             )
         return self
 
     @property
     def trajectory_nfe(self) -> int:
-        """NFE of one full trajectory."""
-        return -(-self.levels // self.k)
+        """NFE of one full trajectory; of ays at most as many."""
+        if self.algorithm == "mcts" and self.rollout_stride:
+            return -(-self.levels // self.rollout_stride)
+        if self.jump == "ays":
+            return min(self.levels, AYS_STEPS)
+        sizes = self.jump_table or (self.k,) * self.levels
+        level, calls = self.levels, 0
+        while level > 0:
+            level, calls = level - sizes[level - 1], calls + 1
+        return calls
+
+    @property
+    def _stride_words(self) -> str:
+        if self.algorithm == "mcts" and self.rollout_stride:
+            return f"levels {self.levels}, rollout_stride {self.rollout_stride}"
+        return f"levels {self.levels}, " + (f"k {self.k}" if self.jump == "constant" else f"jump {self.jump}")
 
     def resolved(self, scenes: bool, size: tuple[int, int], reward: str | None) -> SearchConfig:
         """This configuration with every default filled in: for a model of `size` (height, width), `scenes` or not."""
@@ -77,6 +150,7 @@ class SearchConfig(BaseModel):
             "width": size[1],
             "reward": reward,
             "in_flight": max(1, budget // 8),
+            "step_reward": "x0" if self.algorithm == "psp" else "none",
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.config import AYS_STEPS, SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor import Job
+from mcts_ray.gain import make_policy
+from mcts_ray.search import ALGORITHMS, Setting
+from mcts_ray.search.best_of_n import no_noise
+from mcts_ray.search.rehearsal import rehearse
 from mcts_ray.searcher import Searcher
 
 
@@ -30,13 +34,14 @@ class Estimate:
 
 
 def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
-    """Cost in NFE and images, without a model."""
-    budget = config.budget or BUDGET_IN_TRAJECTORIES * config.levels
-    trajectories = budget // config.trajectory_nfe
-    if config.max_decodes is not None:
-        trajectories = min(trajectories, config.max_decodes)
-    total = len(prompts) * trajectories
-    return Estimate(len(prompts), total * config.trajectory_nfe, total)
+    """Cost in NFE and images, without a model: the search is carried out with made-up rewards."""
+    config = config.resolved(scenes=False, size=(8, 8), reward=None)
+    apart = -(-config.levels // AYS_STEPS)
+    policy = make_policy(config, lambda: range(config.levels, 0, -apart))
+    setting = Setting("", levels=config.levels)
+    search = ALGORITHMS[config.algorithm].from_config("dry", setting, config, no_noise, policy)
+    ledger = rehearse(search, config.in_flight)
+    return Estimate(len(prompts), len(prompts) * ledger.nfe, len(prompts) * ledger.decodes)
 
 
 def measure(searcher: Searcher, prompts: Sequence[str], config: SearchConfig) -> Estimate:
@@ -46,7 +51,7 @@ def measure(searcher: Searcher, prompts: Sequence[str], config: SearchConfig) ->
     executor = searcher.executor(config, reward)
     batch = min(executor.engine.batch_size, len(prompts) * min(config.in_flight, config.budget // config.trajectory_nfe))
     probe = config.model_copy(update={"k": config.levels, "budget": batch, "max_decodes": None, "max_seconds": None})
-    probe = probe.model_copy(update={"algorithm": "best-of-n"})
+    probe = probe.model_copy(update={"algorithm": "best-of-n", "jump": "constant"})
     for _ in range(2):  # the first warms up
         search = searcher.build("probe", prompts[0], probe)
         executor.run([Job(search, batch)])

@@ -17,9 +17,11 @@ from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import phi_from_eta
+from mcts_ray.diffusion.levels import ays_levels
 from mcts_ray.diffusion.load import load_pipeline, use_ddim
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor import Job, LocalExecutor, Progress
+from mcts_ray.gain import make_policy
 from mcts_ray.report.run import RunDirectory, check_free
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
 from mcts_ray.reward import ImageReward, Reward, resolve_reward, reward_name
@@ -121,10 +123,18 @@ class Searcher:
     def build(self, id: str, prompt: str, config: SearchConfig) -> Search:
         """The search of one prompt; `config` must be resolved."""
         setting = Setting(
-            prompt, config.negative_prompt, config.guidance, config.levels, height=config.height, width=config.width
+            prompt,
+            config.negative_prompt,
+            config.guidance,
+            config.levels,
+            height=config.height,
+            width=config.width,
+            order=config.order,
         )
-        phi = partial(phi_from_eta, self.denoiser.levels(config.levels), eta=config.eta)
-        return ALGORITHMS[config.algorithm].from_config(id, setting, config, phi)
+        levels = self.denoiser.levels(config.levels)
+        phi = partial(phi_from_eta, levels, eta=config.eta)
+        policy = make_policy(config, partial(ays_levels, levels))
+        return ALGORITHMS[config.algorithm].from_config(id, setting, config, phi, policy)
 
     def executor(self, config: SearchConfig, reward: Reward) -> LocalExecutor:
         """An executor for searches of this configuration."""

@@ -26,6 +26,7 @@ class Walked:
 
     latent: (C, H, W) fp32 if the walk ended at level 0, else None. forwards: network sample-forwards spent; seconds: its share of
     denoiser time, proportional to them; nfe: states evaluated; error: why the unit failed (None if it did not).
+    x0s: predicted x0 (C, H, W) of the nodes in `work.scored`, in the order of the walk; empty if the unit failed.
     """
 
     work: Work
@@ -34,6 +35,12 @@ class Walked:
     seconds: float = 0.0
     nfe: int = 0
     error: str | None = None
+    x0s: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def to_decode(self) -> tuple[torch.Tensor, ...]:
+        """Everything that is to be decoded and rewarded: `x0s`, then the final latent if there is one."""
+        return self.x0s if self.latent is None else (*self.x0s, self.latent)
 
 
 @dataclass(eq=False)
@@ -51,6 +58,7 @@ class _Slot:
     forwards: int = 0
     seconds: float = 0.0
     nfe: int = 0
+    x0s: tuple[torch.Tensor, ...] = ()
 
     @property
     def next_edge(self) -> Edge | None:
@@ -58,7 +66,8 @@ class _Slot:
         return edges[self.cursor + 1] if self.cursor + 1 < len(edges) else None
 
     def left(self, latent: torch.Tensor | None = None, error: str | None = None) -> Walked:
-        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error)
+        x0s = () if error else self.x0s
+        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error, x0s)
 
 
 class Lane:
@@ -194,6 +203,8 @@ class Lane:
     def _keep(self, slot: _Slot, prediction: Prediction, row: int) -> None:
         work = slot.work
         node = work.edges[slot.cursor].node
+        if node in work.scored:
+            slot.x0s += (prediction.x0[row].clone(),)
         if node not in work.keep:
             return
         second = work.setting.order == 2 and slot.previous is not None

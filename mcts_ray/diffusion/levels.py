@@ -128,6 +128,14 @@ def ays_timesteps(alphas_cumprod: torch.Tensor, T: int, grid: str) -> list[int]:
     return nearest_T.tolist()
 
 
+def ays_levels(levels: Levels, grid: str = "ays") -> tuple[int, ...]:
+    """The levels whose time steps are nearest to the ten tabulated AYS time steps, highest first; fewer if two coincide."""
+    if levels.prediction_type == "flow_prediction":
+        raise ValueError("the AYS levels exist for Stable Diffusion noise schedules, not for flow matching")
+    nearest = {int((levels.timesteps_L[1:] - t).abs().argmin()) + 1 for t in AysSchedules[_AYS[grid]]}
+    return tuple(sorted(nearest, reverse=True))
+
+
 def _from_alphas_cumprod(scheduler, T: int, grid: str) -> Levels:
     """DDIM ends at `final_alpha_cumprod` (which for Stable Diffusion is not clean), DDPM at the clean image."""
     if grid == "native":

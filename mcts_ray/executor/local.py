@@ -18,7 +18,7 @@ import torch
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
-from mcts_ray.reward.base import Reward
+from mcts_ray.reward.base import Reward, Scored
 from mcts_ray.search.base import Cost, Outcome, Work
 
 
@@ -90,28 +90,42 @@ class _Run:
             self.engine.submit(works)
 
     def step(self) -> None:
-        """One denoiser call; units that end above level 0 or have failed are told at once, images wait for `score`."""
+        """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""
         start = self.clock()
         walked = sorted(self.engine.step(), key=lambda w: self.order[w.work.search, w.work.id])
         self.step_seconds = self.clock() - start
         for unit in walked:
-            if unit.latent is not None:
+            if unit.to_decode:
                 self.finished.append(unit)
             else:
-                scores = tuple((edge.node, None) for edge in unit.work.edges if edge.level > 0)
-                self.tell(unit.work, _cost(unit), error=unit.error, scores=() if unit.error else scores)
+                self.tell(unit.work, _cost(unit), error=unit.error)
 
     def score(self) -> None:
         """Decode and reward the finished units, and tell their outcomes in the order in which they went out."""
         finished = sorted(self.finished, key=lambda w: self.order[w.work.search, w.work.id])
-        for _, units in groupby(finished, key=lambda unit: unit.latent.shape):
+        for _, units in groupby(finished, key=lambda unit: unit.to_decode[0].shape):
             units = list(units)
-            images_NHWC = self.decoder.decode(torch.stack([unit.latent for unit in units]))
-            scored = self.reward.score(images_NHWC, [unit.work.setting.prompt for unit in units])
-            for unit, image_HWC, answer in zip(units, images_NHWC, scored, strict=True):
+            images_NHWC = self.decoder.decode(torch.stack([latent for unit in units for latent in unit.to_decode]))
+            prompts = [unit.work.setting.prompt for unit in units for _ in unit.to_decode]
+            answered = iter(zip(images_NHWC, self.reward.score(images_NHWC, prompts), strict=True))
+            for unit in units:
                 self.finished.remove(unit)  # not before: what an interrupt finds here is still to be booked
-                cost = _cost(unit, decodes=1, reward_calls=answer.calls, reward_forwards=answer.calls * self.reward.forwards)
-                self.tell(unit.work, cost, answer.score, answer.error, image_HWC=image_HWC)
+                self.answer(unit, [next(answered) for _ in unit.to_decode])
+
+    def answer(self, unit: Walked, answers: Sequence[tuple[np.ndarray, Scored]]) -> None:
+        """Tell what became of a unit, given its decoded images and their scores: those of its step scores come first.
+
+        A step score that could not be had is None; a finished image without a reward is a failed unit.
+        """
+        calls = sum(scored.calls for _, scored in answers)
+        cost = _cost(unit, len(answers), calls, calls * self.reward.forwards)
+        nodes = [edge.node for edge in unit.work.edges if edge.node in unit.work.scored]
+        scores = tuple((node, scored.score) for node, (_, scored) in zip(nodes, answers))
+        if unit.latent is None:
+            self.tell(unit.work, cost, scores=scores)
+        else:
+            image_HWC, final = answers[-1]
+            self.tell(unit.work, cost, final.score, final.error, scores, image_HWC)
 
     def tell(self, work: Work, cost: Cost, reward=None, error=None, scores=(), image_HWC: np.ndarray | None = None) -> None:
         """Set the clock of the search that asked for `work` and tell it what became of it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
+    from mcts_ray.gain.policy import JumpPolicy
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Work:
 
     With `parent` None the first edge's state is a fresh seed x_T = s_T z; otherwise it is the jump from the parent's
     stored (x0, eps) to `edges[0].level`. A state at level 0 is terminal: it is decoded and rewarded, never evaluated.
-    `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them.
+    `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them; `scored` those
+    whose predicted x0 is decoded and rewarded, which is their step score.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Work:
     edges: tuple[Edge, ...]
     keep: tuple[str, ...] = ()
     epoch: int = 0
+    scored: tuple[str, ...] = ()
 
     @property
     def nfe(self) -> int:
@@ -73,8 +76,8 @@ class Work:
 
     @property
     def decodes(self) -> int:
-        """Images this unit decodes and rewards: 1 if terminal, else 0."""
-        return int(self.terminal)
+        """Images this unit decodes and rewards: its final one and those of its step scores."""
+        return int(self.terminal) + len(self.scored)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one unit: its cost, the reward of its image if terminal, step scores per evaluated node, or an error."""
+    """What became of one unit: its cost, the reward of its image if terminal, step scores of the nodes in `Work.scored`, or an error."""
 
     work: str
     search: str
@@ -164,8 +167,13 @@ class Search(ABC):
 
     @classmethod
     @abstractmethod
-    def from_config(cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float]) -> Search:
-        """The search that a resolved configuration describes; `phi(a, s)` is its branching angle from level a to s."""
+    def from_config(
+        cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
+    ) -> Search:
+        """The search that a resolved configuration describes.
+
+        `phi(a, s)` is the angle of its `eta` for a jump from level a to s; `policy` chooses jump sizes.
+        """
 
     @abstractmethod
     def _propose(self) -> Work | None:

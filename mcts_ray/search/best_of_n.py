@@ -1,7 +1,7 @@
 """Best-of-n: n independent trajectories, the best finished image wins. The yardstick of every other search.
 
-n is what the budget pays for: budget // NFE of one trajectory. A trajectory walks the levels T, T-k, ..., 0 by jumps of
-k (the last one shorter if k does not divide T), which costs ceil(T / k) NFE.
+n is what the budget pays for: budget // NFE of one trajectory. A trajectory walks from level T to 0 by the jumps of a
+policy; with the constant k that is T, T-k, ..., 0 (the last jump shorter if k does not divide T) at ceil(T / k) NFE.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mcts_ray.gain.policy import Constant, JumpPolicy, path
 from mcts_ray.search.base import Edge, Outcome, Search, Setting, Work
 from mcts_ray.search.ids import jump_id, seed_id
 
 if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
-
-
-def constant_levels(levels: int, k: int) -> tuple[int, ...]:
-    """The levels T, T-k, ..., 0 of a trajectory with the constant jump size k."""
-    return (*range(levels, 0, -k), 0)
 
 
 def no_noise(parent_level: int, level: int) -> float:
@@ -36,25 +32,27 @@ class BestOfN(Search):
         budget: int,
         *,
         seed: int = 0,
-        k: int = 1,
+        policy: JumpPolicy = Constant(1),
         phi: Callable[[int, int], float] = no_noise,
         max_decodes: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
         super().__init__(id, setting, budget, max_decodes, max_seconds)
         self.seed = seed
-        self.path = constant_levels(setting.levels, k)
+        self.path = path(policy, setting.levels)
         self.phis = (0.0, *(phi(a, s) for a, s in zip(self.path, self.path[1:])))
         self._walks: dict[str, tuple[Work, Outcome | None]] = {}
 
     @classmethod
-    def from_config(cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float]) -> BestOfN:
+    def from_config(
+        cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
+    ) -> BestOfN:
         return cls(
             id,
             setting,
             config.budget,
             seed=config.seed,
-            k=config.k,
+            policy=policy,
             phi=phi,
             max_decodes=config.max_decodes,
             max_seconds=config.max_seconds,

@@ -1,0 +1,222 @@
+"""Monte Carlo tree search over denoising paths: WU-UCT, progressive widening, deterministic roll-outs.
+
+A unit of work is one simulation. *Select* walks down the tree to an open node (`mcts_ray.tree.select`): at every node
+it deepens into the best child or widens. *Expand* makes the new child, by a jump of k levels (jump policy) with
+phi(level) of fresh noise, and *evaluates* it: an ODE roll-out goes down to level 0, by `stride` levels at a time (0: by the jump
+policy). Every state on it joins the tree, and the reward of its image is *backed up* to the root. One denoiser call per
+state, none twice: the states that may be branched are kept, and a child of them starts from what they hold.
+
+The search begins with `seeds` whole trajectories, since finished images are the only sure evidence; then values decide,
+and more seeds are one of the choices (the root is a node like others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from mcts_ray.gain.policy import Constant, JumpPolicy, path
+from mcts_ray.search.base import Candidate, Cost, Edge, Outcome, Search, Setting, Work
+from mcts_ray.search.branching import Branching
+from mcts_ray.search.distinct import Families
+from mcts_ray.search.ids import jump_id, root_id, seed_id
+from mcts_ray.tree.backup import Rule, make_rule, mean
+from mcts_ray.tree.node import Node
+from mcts_ray.tree.select import select
+from mcts_ray.tree.tree import Calibration, State, Tree
+from mcts_ray.tree.widen import Widening
+
+if TYPE_CHECKING:
+    from mcts_ray.config import SearchConfig
+
+
+class MCTS(Search):
+    """MCTS on the ask/tell units.
+
+    beta: exploration, in standard deviations of the returns. scored: ask for the x0 step score of every state that may be
+    branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
+    values have chosen (one is always allowed).
+    """
+
+    def __init__(
+        self,
+        id: str,
+        setting: Setting,
+        budget: int,
+        branching: Branching,
+        *,
+        seed: int = 0,
+        seeds: int | None = None,
+        policy: JumpPolicy = Constant(1),
+        stride: int = 0,
+        beta: float = 1.0,
+        widening: Widening = Widening(),
+        rule: Rule = mean,
+        share: float = 1 / 8,
+        scored: bool = False,
+        calibration: Calibration | None = None,
+        max_decodes: int | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
+        super().__init__(id, setting, budget, max_decodes, max_seconds)
+        self.seed = seed
+        self.branching = branching
+        self.policy = policy
+        self.stride = stride
+        self.beta = beta
+        self.widening = widening
+        self.share = share
+        self.scored = scored
+        self.tree = Tree(root_id(seed), setting.levels, rule, calibration)
+        self._plans: dict[int | None, tuple[State, ...]] = {}
+        trajectory = _nfe(self._plan(self.tree.root))
+        self.seeds = seeds or max(1, budget // (2 * trajectory))
+        self._simulations: dict[str, Node] = {}
+        self._count = 0
+        self._families = Families(setting.levels)
+
+    @classmethod
+    def from_config(
+        cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
+    ) -> MCTS:
+        return cls(
+            id,
+            setting,
+            config.budget,
+            Branching(setting.levels, config.phi, config.branchings),
+            seed=config.seed,
+            seeds=config.seeds,
+            policy=policy,
+            stride=config.rollout_stride or 0,
+            beta=config.explore,
+            widening=Widening(config.widen_c, config.widen_a),
+            rule=make_rule(config.backup, config.soft_strength, config.soft_across),
+            share=config.in_flight_share,
+            scored=config.step_reward == "x0",
+            max_decodes=config.max_decodes,
+            max_seconds=config.max_seconds,
+        )
+
+    # ask -----------------------------------------------------------------------------------------------------------
+
+    def _propose(self) -> Work | None:
+        node = self._select()
+        if node is None or (self._guided and not self._room(_nfe(self._plan(node)))):
+            return None
+        return self._expand(node)
+
+    @property
+    def _guided(self) -> bool:
+        """Whether the first seeds are out, so that values choose."""
+        return len(self.tree.root.children) >= self.seeds
+
+    def _room(self, nfe: int) -> bool:
+        """Whether `nfe` more may be in flight: values that are still out cannot guide."""
+        out = sum(work.nfe for work in self._in_flight.values())
+        return out == 0 or out + nfe <= self.share * self.budget
+
+    def _select(self) -> Node | None:
+        """The node that gets a new child."""
+        root = self.tree.root
+        if not self._guided and root.open:
+            return root if self._affordable(root) else None
+        if not root.completed:
+            return None
+        return select(self.tree, self.beta, self.widening, self._affordable)
+
+    def _affordable(self, node: Node) -> bool:
+        plan = self._plan(node)
+        return _nfe(plan) <= self.nfe_left and self._decodes(plan) <= self.decodes_left
+
+    def _expand(self, parent: Node) -> Work:
+        """Reserve the new child of `parent`; its unit walks from there to level 0."""
+        plan = self._plan(parent)
+        if parent is self.tree.root:
+            id, action = seed_id(self.seed, parent.draws), "seed"
+        else:
+            id, action = jump_id(parent.id, plan[0].k, parent.draws), "jump"
+        states = tuple(_named(plan, id))
+        edges = tuple(Edge(state.id, state.level, state.phi) for state in states)
+        keep = tuple(state.id for state in states if state.open)
+        start = None if action == "seed" else parent.id
+        name = f"{self.id}/{self._count}"
+        self._count += 1
+        self._simulations[name] = self.tree.dispatch(parent, states[0])
+        return Work(name, self.id, self.setting, start, action, edges, keep, scored=keep if self.scored else ())
+
+    def _plan(self, parent: Node) -> tuple[State, ...]:
+        """The states, still without ids, of a simulation that starts with a new child of `parent`."""
+        seed = parent is self.tree.root
+        key = None if seed else parent.level
+        if key not in self._plans:
+            k = 0 if seed else self.policy.k(parent.level)
+            levels = self._rollout(parent.level - k)
+            phi = 0.0 if seed else self.branching.angle(parent.level)
+            head = State("", levels[0], k, phi, self.branching.opens(parent.level, levels[0]))
+            tail = [State("", s, a - s, 0.0, self.branching.opens(a, s)) for a, s in zip(levels, levels[1:])]
+            self._plans[key] = (head, *tail)
+        return self._plans[key]
+
+    def _rollout(self, level: int) -> tuple[int, ...]:
+        """The levels of a roll-out from `level` to 0."""
+        return (*range(level, 0, -self.stride), 0) if self.stride else path(self.policy, level)
+
+    def _decodes(self, plan: Iterable[State]) -> int:
+        return 1 + (sum(state.open for state in plan) if self.scored else 0)
+
+    # tell ----------------------------------------------------------------------------------------------------------
+
+    def _apply(self, work: Work, outcome: Outcome) -> None:
+        child = self._simulations.pop(work.id)
+        if outcome.error is not None:
+            self.tree.lose(child)
+            return
+        rollout = _named(self._plan(child.parent), child.id)[1:]
+        scores = [(id, score) for id, score in outcome.scores if score is not None]
+        leaf = self.tree.complete(child, rollout, outcome.reward, scores)
+        self._families.add(leaf)
+
+    def halt(self, costs: Iterable[Cost] = ()) -> None:
+        super().halt(costs)
+        for child in self._simulations.values():
+            self.tree.lose(child)
+        self._simulations.clear()
+
+    def _spent(self) -> bool:
+        return self._select() is None
+
+    # results -------------------------------------------------------------------------------------------------------
+
+    def best(self, n: int) -> list[Candidate]:
+        """The best images that differ: see `mcts_ray.search.distinct`."""
+        return self._families.best(self.finished, n)
+
+    def nodes(self) -> list[dict]:
+        """Every node, those in flight included (0 visits, no value)."""
+        root = self.tree.root
+        return [
+            {
+                "id": node.id,
+                "parent": None if node.parent is root else node.parent.id,
+                "level": node.level,
+                "action": node.action,
+                "visits": node.visits,
+                "value": node.value if node.returns else None,
+                "phi": node.phi,
+                "score": node.score,
+            }
+            for node in self.tree
+        ]
+
+
+def _named(plan: Iterable[State], id: str) -> list[State]:
+    """The states of a plan with their ids: the first is `id`, each later one a deterministic jump from the one before."""
+    states = []
+    for state in plan:
+        id = jump_id(states[-1].id, state.k) if states else id
+        states.append(State(id, state.level, state.k, state.phi, state.open))
+    return states
+
+
+def _nfe(plan: Iterable[State]) -> int:
+    return sum(state.level > 0 for state in plan)

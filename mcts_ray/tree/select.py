@@ -1,0 +1,46 @@
+"""Selection: from the root to the node that gets a new child, by WU-UCT (Liu et al., ICLR 2020, arXiv 1810.11755).
+
+    argmax_c  V_c + beta s sqrt(2 ln max(1, N_p + O_p) / max(1, N_c + O_c))
+
+Simulations in flight (O) count as visits and leave the values alone. s is the running standard deviation of returns,
+so beta has no unit. Ties go to the smaller id. Where the node may be widened, a virtual new child competes with the
+value predicted for it (`Node.fresh`) and a count of 1; it wins ties.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mcts_ray.tree.node import Node
+from mcts_ray.tree.tree import Tree
+from mcts_ray.tree.widen import Widening
+
+
+def select(tree: Tree, beta: float, widening: Widening, affordable: Callable[[Node], bool]) -> Node | None:
+    """The node to widen; None if no open node is `affordable`. Changes nothing."""
+    dead: set[Node] = set()
+    root, unit = tree.root, beta * tree.spread.sd
+    while root not in dead:
+        node = root
+        while True:
+            bonus = unit * math.sqrt(2 * math.log(max(1, node.visits + node.in_flight)))
+            arms = [arm for arm in node.arms if arm not in dead] if dead else node.arms
+            arm, bound = best_arm(arms, bonus)
+            if node.open and (arm is None or widening.permits(node) and node.fresh + bonus >= bound) and affordable(node):
+                return node
+            if arm is None:
+                dead.add(node)
+                break
+            node = arm
+    return None
+
+
+def best_arm(arms: list[Node], bonus: float) -> tuple[Node | None, float]:
+    """The child with the highest upper bound, and that bound; `bonus` is beta s sqrt(2 ln (N_p + O_p))."""
+    best, bound = None, -math.inf
+    for arm in arms:
+        upper = arm.value + bonus * arm.certainty
+        if upper > bound or (upper == bound and arm.id < best.id):
+            best, bound = arm, upper
+    return best, bound

@@ -1,0 +1,105 @@
+"""The tree and the life of a simulation in it: dispatched, then completed or lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from mcts_ray.tree.backup import Rule, backup, mean
+from mcts_ray.tree.node import Node
+from mcts_ray.tree.values import Prior, Spread
+
+Calibration = Callable[[int, float], Prior]  # (level, raw step score) -> what it says of the final reward
+TOLERATED = 3  # lost children of a node, besides as many as it has, before it is no longer widened
+
+
+@dataclass(frozen=True)
+class State:
+    """A state on a path: its node id, its level, the jump `k` and angle `phi` that led to it, and whether it may be widened."""
+
+    id: str
+    level: int
+    k: int = 0
+    phi: float = 0.0
+    open: bool = False
+
+
+class Tree:
+    """All nodes by id, parents before children; the root stands above the seeds and is no state itself.
+
+    Raw step scores of different levels cannot be compared, so they stay on their nodes (`Node.score`) and enter values
+    only through a `calibration`.
+    """
+
+    def __init__(self, root: str, level: int, rule: Rule = mean, calibration: Calibration | None = None) -> None:
+        self.root = Node(root, None, level, open=True)
+        self.rule = rule
+        self.calibration = calibration
+        self.spread = Spread()
+        self._nodes: dict[str, Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __getitem__(self, id: str) -> Node:
+        return self._nodes[id]
+
+    def dispatch(self, parent: Node, state: State) -> Node:
+        """Reserve a new child of `parent`: it counts for widening at once, O += 1 on its path."""
+        child = self._add(parent, state)
+        parent.draws += 1
+        for node in child.path()[1:]:
+            node.in_flight += 1
+            node.certainty = 1 / math.sqrt(max(1, node.visits + node.in_flight))
+        return child
+
+    def complete(self, child: Node, rollout: Iterable[State], reward: float, scores: Iterable[tuple[str, float]] = ()) -> Node:
+        """The simulation that made `child` has come back: its roll-out joins the tree, its reward is backed up.
+
+        `scores`: raw step scores of its nodes. Returns the node of the finished image. From now on selection may enter
+        `child` if there is something to widen in it or below.
+        """
+        leaf = child
+        for state in rollout:
+            leaf.draws += 1
+            leaf = self._add(leaf, state)
+        for id, score in scores:
+            self._score(self._nodes[id], score)
+        node = leaf
+        while node is not child.parent:
+            if node.open or node.arms:
+                node.parent.arms.append(node)
+            node = node.parent
+        self.spread.add(reward)
+        backup(leaf, reward, self.rule)
+        return leaf
+
+    def lose(self, child: Node) -> None:
+        """The simulation that made `child` failed: O -= 1 on its path, nothing else; the child is forgotten."""
+        parent = child.parent
+        for node in child.path()[1:]:
+            node.in_flight -= 1
+            node.certainty = 1 / math.sqrt(max(1, node.visits + node.in_flight))
+        parent.children.remove(child)
+        del self._nodes[child.id]
+        parent.lost += 1
+        if parent.lost >= TOLERATED + len(parent.children):
+            parent.open = False
+
+    def _score(self, node: Node, score: float) -> None:
+        node.score = score
+        if self.calibration:
+            prior = self.calibration(node.level, score)
+            node.believe(prior)
+            self.spread.expect(prior)
+
+    def _add(self, parent: Node, state: State) -> Node:
+        assert state.id not in self._nodes, "a node was added twice"
+        node = Node(state.id, parent, state.level, state.k, state.phi, state.open, in_flight=1)
+        parent.children.append(node)
+        self._nodes[state.id] = node
+        return node
