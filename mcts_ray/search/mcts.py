@@ -152,10 +152,14 @@ class MCTS(Search):
             k = 0 if seed else self.policy.k(parent.level)
             levels = self._rollout(parent.level - k)
             phi = 0.0 if seed else self.branching.angle(parent.level)
-            head = State("", levels[0], k, phi, self.branching.opens(parent.level, levels[0]))
-            tail = [State("", s, a - s, 0.0, self.branching.opens(a, s)) for a, s in zip(levels, levels[1:])]
+            head = State("", levels[0], k, phi, self._opens(parent.level, levels[0]))
+            tail = [State("", s, a - s, 0.0, self._opens(a, s)) for a, s in zip(levels, levels[1:])]
             self._plans[key] = (head, *tail)
         return self._plans[key]
+
+    def _opens(self, above: int, level: int) -> bool:
+        """Whether a state may be branched: not if the next jump ends at level 0, where noise changes nothing."""
+        return self.branching.opens(above, level) and self.policy.k(level) < level
 
     def _rollout(self, level: int) -> tuple[int, ...]:
         """The levels of a roll-out from `level` to 0."""
