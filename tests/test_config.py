@@ -60,7 +60,20 @@ def test_files_with_settings_over_them(tmp_path):
         ("a.json", '{"budget": 5}', "budget 5 is below one trajectory, which needs 30 NFE"),
         ("a.json", '{"max_seconds": -1}', "max_seconds: input should be greater than 0, not -1"),
         ("a.json", '{"guidance": NaN}', "guidance: input should be a finite number"),
-        ("a.json", '{"jump": "ige"}', "jump: input should be 'constant', not 'ige'"),
+        ("a.json", '{"jump": "ige"}', "jump: input should be 'constant', 'table' or 'ays', not 'ige'"),
+        ("a.json", '{"jump": "table"}', "jump table and jump_table belong together"),
+        ("a.json", '{"jump_table": [1]}', "jump table and jump_table belong together"),
+        ("a.json", '{"jump": "table", "jump_table": [1]}', "jump_table has 1 entries where levels is 30"),
+        ("a.json", '{"levels": 2, "jump": "table", "jump_table": [1, 3]}', "jump size 3 is not one of jumps .1, 2, 4, 8."),
+        ("a.json", '{"jumps": [0, 1]}', "jump size 0 is not one of jumps .0, 1., which must be at least 1"),
+        ("a.json", '{"algorithm": "psp", "step_reward": "none"}', "psp ranks by step scores; set step_reward to x0"),
+        ("a.json", '{"algorithm": "psp", "max_decodes": 2}', "psp needs max_decodes of at least 3, .* not 2"),
+        ("a.json", '{"step_reward": "x0"}', "best-of-n uses no step scores"),
+        ("a.json", '{"algorithm": "mcts", "eta": 0.5}', "mcts rolls out without noise and branches by phi"),
+        ("a.json", '{"algorithm": "mcts", "rollout_stride": 4, "budget": 7}', "needs 8 NFE .levels 30, rollout_stride 4."),
+        ("a.json", '{"jump": "ays", "budget": 7}', "needs 10 NFE .levels 30, jump ays."),
+        ("a.json", '{"backup": "median"}', "backup: input should be 'mean', 'max' or 'soft', not 'median'"),
+        ("a.json", '{"phi": 2}', "phi: input should be less than or equal to 1.5, not 2"),
         ("none/a.json", None, "cannot be read .No such file"),
     ],
 )
@@ -82,3 +95,18 @@ def test_set_arguments():
     for text in ("k", "=2", "k=[1"):
         with pytest.raises(ConfigError, match="--set"):
             parse_setting(text)
+
+
+def test_step_scores_are_what_the_algorithm_needs():
+    def resolved(**values):
+        return SearchConfig(**values).resolved(True, (64, 64), "scenes").step_reward
+
+    assert resolved(algorithm="psp") == "x0" and resolved() == resolved(algorithm="mcts") == "none"
+    assert resolved(algorithm="mcts", step_reward="x0") == "x0"
+
+
+def test_trajectories_cost_what_their_jumps_say():
+    assert SearchConfig(levels=7, k=3).trajectory_nfe == 3
+    assert SearchConfig(levels=4, jump="table", jump_table=(1, 1, 2, 2)).trajectory_nfe == 3
+    assert SearchConfig(jump="ays").trajectory_nfe == 10
+    assert SearchConfig(algorithm="mcts", k=1, rollout_stride=3).trajectory_nfe == 10

@@ -18,8 +18,8 @@ from mcts_ray.tree.node import Node
 class Widening:
     """The constants C and a."""
 
-    c: float = 1.0
-    a: float = 0.25
+    c: float = 2.0
+    a: float = 0.5
 
     def permits(self, node: Node) -> bool:
         """Whether the node may have one more child."""

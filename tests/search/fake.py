@@ -11,9 +11,11 @@ def worth(node: str) -> float:
 def outcome_of(work: Work, error: str | None = None) -> Outcome:
     """What an executor would tell of one unit."""
     terminal = work.terminal and error is None
-    cost = Cost(work.nfe, 2 * work.nfe, int(terminal), int(terminal), 0, 0.01 * work.nfe)
+    images = 0 if error else work.decodes
+    cost = Cost(work.nfe, 2 * work.nfe, images, images, 0, 0.01 * work.nfe)
     reward = worth(work.edges[-1].node) if terminal else None
-    return Outcome(work.id, work.search, work.epoch, cost, reward, error=error)
+    scores = () if error else tuple((node, worth(node)) for node in work.scored)
+    return Outcome(work.id, work.search, work.epoch, cost, reward, scores, error)
 
 
 def carry_out(search: Search, room: int = 4, fails=lambda work: False) -> list[Work]:
@@ -25,4 +27,15 @@ def carry_out(search: Search, room: int = 4, fails=lambda work: False) -> list[W
         works += batch
         for work in batch:
             search.tell(outcome_of(work, "broken" if fails(work) else None))
+    return works
+
+
+def carry_out_in_flight(search: Search, room: int, fails=lambda work: False) -> list[Work]:
+    """Run a search to its end with up to `room` units out, told one by one in order; returns all units."""
+    works, out = [], []
+    while not search.done:
+        out += search.ask(room - len(out))
+        work = out.pop(0)
+        works.append(work)
+        search.tell(outcome_of(work, "broken" if fails(work) else None))
     return works

@@ -15,8 +15,6 @@ def until_something_happens(figure):
 
     @wraps(figure)
     def counted(self, id):
-        if self.known_at != (len(self.completed), len(self.out), len(self.nodes)):
-            self.known, self.known_at = {}, (len(self.completed), len(self.out), len(self.nodes))
         key = figure.__name__, id
         if key not in self.known:
             self.known[key] = figure(self, id)
@@ -33,15 +31,17 @@ class ReferenceTree:
         self.nodes = {"root": {"parent": None, "level": None, "k": 0, "phi": 0.0, "open": True}}
         self.completed: list[tuple[str, float]] = []
         self.out: list[str] = []
-        self.known, self.known_at = {}, None
+        self.known = {}
 
     # what happens
 
     def dispatch(self, parent, id, level, k, phi, open):
+        self.known = {}
         self.nodes[id] = {"parent": parent, "level": level, "k": k, "phi": phi, "open": open}
         self.out.append(id)
 
     def complete(self, child, rollout, reward):
+        self.known = {}
         self.out.remove(child)
         leaf = child
         for id, level, k, open in rollout:
@@ -50,6 +50,7 @@ class ReferenceTree:
         self.completed.append((leaf, reward))
 
     def lose(self, child):
+        self.known = {}
         self.out.remove(child)
         del self.nodes[child]
 
