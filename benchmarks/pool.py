@@ -2,12 +2,14 @@
 
     python -m benchmarks.pool [--split test] [--samples 64] [--prompts 24 60 60]
 
-Resumable: prompts are run in groups, each kept under runs/pool-SPLIT/ as it ends. The scores go to results/pool-SPLIT.npz.
+Resumable: prompts are run in groups, each kept under runs/pool-SPLIT-KEY/ as it ends, KEY standing for the weights and the
+settings, so that groups of older weights are never mixed in. The scores go to results/pool-SPLIT.npz.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import numpy as np
 
 from benchmarks.common import RESULTS, ROOT, write
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.scenes import prompts, verify_batch
 from mcts_ray.scenes.prompts import DIFFICULTIES
+from mcts_ray.scenes.scorer import WEIGHTS
 
 GROUP = 4
 
@@ -39,10 +43,10 @@ def load(split: str = "test") -> dict[str, Pool]:
         return {d: Pool(*(data[f"{d}_{part}"] for part in ("guide", "gold", "passed"))) for d in DIFFICULTIES}
 
 
-def sample(searcher: Searcher, texts: list[str], n: int, levels: int, seed: int = 0, **options) -> tuple[np.ndarray, ...]:
+def sample(searcher: Searcher, texts: list[str], n: int, levels: int, guidance: float, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Guide, gold and passed (P, N) of n independent ODE trajectories for each prompt."""
     config = SearchConfig(
-        algorithm="best-of-n", budget=n * levels, levels=levels, images=n, seed=seed, in_flight=64, **options
+        algorithm="best-of-n", budget=n * levels, levels=levels, guidance=guidance, images=n, seed=seed, in_flight=64
     )
     guide, gold, passed = [], [], []
     for result in searcher.many(texts, config):
@@ -55,25 +59,36 @@ def sample(searcher: Searcher, texts: list[str], n: int, levels: int, seed: int 
     return np.array(guide, np.float32), np.array(gold, np.float32), np.array(passed, bool)
 
 
+def key(searcher: Searcher, levels: int, guidance: float) -> str:
+    """What the scores of a group depend on beside its prompts, as eight hex digits: all weights, levels and guidance."""
+    digest = hashlib.blake2b(f"{levels} {guidance}".encode(), digest_size=4)
+    folders = (Path(resolve_model(searcher.model).source), WEIGHTS / "scorer")
+    for file in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", default="test", choices=("validation", "test"))
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--prompts", type=int, nargs=3, default=(24, 60, 60), help="of easy, medium and hard")
     parser.add_argument("--levels", type=int, default=30)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--model", default="scenes")
     args = parser.parse_args()
-    folder = ROOT / "runs" / f"pool-{args.split}"
+    searcher = Searcher.from_pretrained(args.model, reward="scenes")
+    folder = ROOT / "runs" / f"pool-{args.split}-{key(searcher, args.levels, args.guidance)}"
     folder.mkdir(parents=True, exist_ok=True)
-    searcher = Searcher.from_pretrained(args.model)
     arrays = {}
     for name, count in zip(DIFFICULTIES, args.prompts, strict=True):
         texts = prompts(name, args.split)[:count]
         groups = []
         for at in range(0, count, GROUP):
-            path = folder / f"{name}-{at}-{args.samples}.npz"
+            group = texts[at : at + GROUP]
+            path = folder / f"{name}-{at}-{len(group)}-{args.samples}.npz"
             if not path.exists():
-                _save(path, sample(searcher, texts[at : at + GROUP], args.samples, args.levels))
+                _save(path, sample(searcher, group, args.samples, args.levels, args.guidance))
                 print(f"{name}: {min(at + GROUP, count)} of {count} prompts", flush=True)
             with np.load(path) as data:
                 groups.append([data[part] for part in ("guide", "gold", "passed")])
@@ -84,7 +99,8 @@ def main() -> None:
         name: {"prompts": count, "gold": float(arrays[f"{name}_gold"].mean()), "pass": float(arrays[f"{name}_passed"].mean())}
         for name, count in zip(DIFFICULTIES, args.prompts, strict=True)
     }
-    write(f"pool-{args.split}", {"samples": args.samples, "levels": args.levels, "seed": 0, "single_sample": single})
+    drawn = {"samples": args.samples, "levels": args.levels, "guidance": args.guidance, "seed": 0}
+    write(f"pool-{args.split}", {**drawn, "single_sample": single})
 
 
 def _save(path: Path, values: tuple[np.ndarray, ...]) -> None:

@@ -47,6 +47,13 @@ def check_prompts(prompts: Sequence[str], scenes: bool) -> None:
             parse(prompt)
 
 
+def canonical(prompt: str) -> str:
+    """A scenes prompt in the words the model was trained on."""
+    from mcts_ray.scenes.grammar import parse
+
+    return parse(prompt).caption
+
+
 def check_size(reward: object, height: int, width: int) -> None:
     """The scorer of scenes reads images of one size only."""
     if needs_scenes("", reward):

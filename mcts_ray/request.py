@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mcts_ray.checks import check_algorithm, check_prompts, default_reward, needs_scenes
+from mcts_ray.checks import check_algorithm, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.config import SearchConfig, load_config, parse_setting
 from mcts_ray.diffusion.device import DEVICES, DTYPES
-from mcts_ray.diffusion.resolve import Model, resolve_model
+from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_free
 
 EXECUTORS = ("local",)
@@ -61,7 +61,7 @@ def make_request(
     for path in outs:
         check_free(path)
     found = resolve_model(model)
-    default_reward(model, config.reward)
+    check_size(default_reward(model, config.reward), *image_size(found, config.height, config.width))
     return Request(prompts, config, found, device, dtype, outs)
 
 

@@ -18,7 +18,7 @@ class SearchResult:
 
     images: the best finished images, best first, with their `candidates`.
     first: the image that was finished first, which is what one would have had without a search.
-    gold, passed: the verifier's share of facts that hold in the best image, and whether all do; None outside scenes.
+    verdicts: of each image gold and pass, the verifier's share of facts that hold and whether all do; empty outside scenes.
     tree: {"nodes": [...]}, as in tree.json. config: with all defaults filled in.
     """
 
@@ -29,8 +29,7 @@ class SearchResult:
     candidates: list[Candidate]
     first: Image.Image | None
     mean_reward: float | None
-    gold: float | None
-    passed: bool | None
+    verdicts: tuple[tuple[float, bool], ...]
     ledger: Ledger
     tree: dict[str, Any]
     errors: tuple[str, ...] = ()
@@ -40,6 +39,16 @@ class SearchResult:
     def best(self) -> Candidate | None:
         """The candidate of `images[0]`."""
         return self.candidates[0] if self.candidates else None
+
+    @property
+    def gold(self) -> float | None:
+        """Gold of `images[0]`, or None."""
+        return self.verdicts[0][0] if self.verdicts else None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether all facts hold in `images[0]`, or None."""
+        return self.verdicts[0][1] if self.verdicts else None
 
     @property
     def failure(self) -> str | None:

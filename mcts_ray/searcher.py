@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcts_ray.checks import check_algorithm, check_prompts, check_size, default_reward, needs_scenes
+from mcts_ray.checks import canonical, check_algorithm, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.decode import Decoder
@@ -88,7 +88,7 @@ class Searcher:
         for out in outs or ():
             check_free(Path(out))
         searches = [self.build(str(index), prompt, config) for index, prompt in enumerate(prompts)]
-        runs = [self._open_run(search, config, Path(out)) for search, out in zip(searches, outs or ())]
+        runs = [self._open_run(*job, config, Path(out)) for *job, out in zip(searches, prompts, outs or ())]
         jobs = [
             Job(search, config.in_flight, config.images, runs[index] if runs else None) for index, search in enumerate(searches)
         ]
@@ -99,7 +99,7 @@ class Searcher:
         except KeyboardInterrupt:
             status = "interrupted"
         finally:
-            results = [self._result(job, config) for job in jobs]
+            results = [self._result(job, prompt, config) for job, prompt in zip(jobs, prompts)]
             for run, result in zip(runs, results):
                 run.finish(result, "failed" if status == "done" and result.failure else status)
         if status == "interrupted":
@@ -121,9 +121,10 @@ class Searcher:
         return config, self._reward(reward)
 
     def build(self, id: str, prompt: str, config: SearchConfig) -> Search:
-        """The search of one prompt; `config` must be resolved."""
+        """The search of one prompt; `config` must be resolved. The scenes model is given its own grammar's wording."""
+        text = canonical(prompt) if self.model == "scenes" else prompt
         setting = Setting(
-            prompt,
+            text,
             config.negative_prompt,
             config.guidance,
             config.levels,
@@ -150,28 +151,27 @@ class Searcher:
             self._rewards[reward] = resolve_reward(reward, str(self.adapter.device))
         return self._rewards[reward]
 
-    def _open_run(self, search: Search, config: SearchConfig, out: Path) -> RunDirectory:
-        job = {"prompt": search.setting.prompt, "model": self.model, "device": str(self.adapter.device)}
+    def _open_run(self, search: Search, prompt: str, config: SearchConfig, out: Path) -> RunDirectory:
+        job = {"prompt": prompt, "model": self.model, "device": str(self.adapter.device)}
         job |= {"dtype": str(self.adapter.unet.dtype).removeprefix("torch."), "config": config.model_dump()}
         header = {"search": search.id, "config": config.model_dump(), "setting": asdict(search.setting)}
         return RunDirectory(out, job, header)
 
-    def _result(self, job: Job, config: SearchConfig) -> SearchResult:
+    def _result(self, job: Job, prompt: str, config: SearchConfig) -> SearchResult:
         search, gallery = job.search, job.gallery
         candidates = search.best(config.images)
         rewards = [candidate.reward for candidate in search.finished]
         scenes = bool(candidates) and needs_scenes(self.model, config.reward if config.reward in self._rewards else None)
-        gold, passed = _judge(gallery[candidates[0].node], search.setting.prompt) if scenes else (None, None)
+        images = [gallery[candidate.node] for candidate in candidates]
         return SearchResult(
-            prompt=search.setting.prompt,
+            prompt=prompt,
             model=self.model,
             config=config,
-            images=[Image.fromarray(gallery[candidate.node]) for candidate in candidates],
+            images=[Image.fromarray(image) for image in images],
             candidates=candidates,
             first=Image.fromarray(gallery[job.first]) if job.first else None,
             mean_reward=sum(rewards) / len(rewards) if rewards else None,
-            gold=gold,
-            passed=passed,
+            verdicts=_judge(images, prompt) if scenes else (),
             ledger=search.ledger,
             tree={"nodes": search.nodes()},
             errors=tuple(search.errors),
@@ -179,12 +179,11 @@ class Searcher:
         )
 
 
-def _judge(image_HWC: np.ndarray, prompt: str) -> tuple[float, bool]:
-    """Gold and pass of one image, by the exact verifier."""
-    from mcts_ray.scenes import verify
+def _judge(images: Sequence[np.ndarray], prompt: str) -> tuple[tuple[float, bool], ...]:
+    """Gold and pass of each image, by the exact verifier."""
+    from mcts_ray.scenes import verify_batch
 
-    score, passed, _ = verify(image_HWC, prompt)
-    return float(score), bool(passed)
+    return tuple((float(score), bool(passed)) for score, passed, _ in verify_batch(images, [prompt] * len(images)))
 
 
 def _batch_size(cells: int, device: str) -> int:

@@ -166,9 +166,14 @@ def test_a_model_without_a_reward_of_its_own(mcts_ray, tiny_folder):
     assert code == 2 and "has no reward of its own" in err
 
 
-def test_the_scenes_reward_needs_its_size(mcts_ray, tiny_folder):
-    code, _, err = mcts_ray("search", PROMPT, "--model", tiny_folder, "--reward", "scenes:1", "--height", 33)
-    assert code == 2 and err.count("\n") == 1
+def test_sizes_are_checked_before_the_model_is_loaded(mcts_ray, tiny_folder, monkeypatch):
+    from mcts_ray import Searcher
+
+    monkeypatch.setattr(Searcher, "from_pretrained", lambda *_: pytest.fail("the model was loaded"))
+    code, _, err = mcts_ray("search", PROMPT, "--model", tiny_folder, "--reward", "jpeg", "--height", 33)
+    assert code == 2 and "height and width must be multiples of 4 for this model, not 33x32" in err and err.count("\n") == 1
+    code, _, err = mcts_ray("search", PROMPT, "--model", tiny_folder, "--reward", "scenes:1")
+    assert code == 2 and "the scenes reward reads images of 64x64 pixels, not 32x32" in err and err.count("\n") == 1
 
 
 def test_runs_started_together_do_not_meet():

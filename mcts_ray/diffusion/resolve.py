@@ -32,7 +32,10 @@ def resolve_model(name: str) -> Model:
     """
     if name == "scenes":
         if not (SCENES / "model_index.json").is_file():
-            raise ModelNotFound("the weights of the embedded model are missing from this installation; run `mcts-ray train scenes`")
+            raise ModelNotFound(
+                "the weights of the embedded model are missing from this installation; "
+                f"make them with `mcts-ray train scenes --out {SCENES.parent}`"
+            )
         model = Model(name, str(SCENES), local=True)
     elif name and Path(name).expanduser().is_dir():
         model = Model(name, str(Path(name).expanduser()), local=True)
@@ -43,6 +46,25 @@ def resolve_model(name: str) -> Model:
     _check_pipeline(name, _read(model, "model_index.json"))
     _check_scheduler(_read(model, "scheduler/scheduler_config.json"))
     return model
+
+
+def image_size(model: Model, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+    """(height, width) of the images asked for, None meaning as the model was trained; ValueError if it cannot make them.
+
+    Reads the small files unet/config.json and vae/config.json, as the loaded pipeline would.
+    """
+    factor = 2 ** (len(_read(model, "vae/config.json").get("block_out_channels", (64,))) - 1)
+    side = _read(model, "unet/config.json").get("sample_size") or 64
+    trained = (side, side) if isinstance(side, int) else side
+    height, width = height or trained[0] * factor, width or trained[1] * factor
+    check_sides(height, width, factor)
+    return height, width
+
+
+def check_sides(height: int, width: int, factor: int) -> None:
+    """ValueError unless both sides are multiples of the autoencoder's factor."""
+    if height < factor or width < factor or height % factor or width % factor:
+        raise ValueError(f"height and width must be multiples of {factor} for this model, not {height}x{width}")
 
 
 def _check_pipeline(name: str, index: dict) -> None:

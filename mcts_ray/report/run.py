@@ -92,9 +92,9 @@ class RunDirectory:
         """Write the images, the tree and the end of job.json."""
         self._journal.close()
         self._metrics.close()
-        for image, candidate, path in zip(result.images, result.candidates, image_paths(self.path, result), strict=True):
+        for rank, (image, path) in enumerate(zip(result.images, image_paths(self.path, result), strict=True)):
             info = PngInfo()
-            for name, value in image_metadata(result, candidate).items():
+            for name, value in image_metadata(result, rank).items():
                 info.add_text(name, str(value))
             image.save(path, pnginfo=info)
         write_json(self.path / "tree.json", result.tree)
@@ -107,8 +107,9 @@ def image_paths(run_dir: Path, result: SearchResult) -> list[Path]:
     return [run_dir / "images" / f"{rank:02d}.png" for rank in range(1, len(result.images) + 1)]
 
 
-def image_metadata(result: SearchResult, candidate) -> dict[str, Any]:
-    """What the metadata of one PNG says."""
+def image_metadata(result: SearchResult, rank: int) -> dict[str, Any]:
+    """What the metadata of the PNG of image `rank` (0: the best) says."""
+    candidate = result.candidates[rank]
     metadata = {
         "prompt": result.prompt,
         "negative_prompt": result.config.negative_prompt,
@@ -120,8 +121,8 @@ def image_metadata(result: SearchResult, candidate) -> dict[str, Any]:
         "algorithm": result.config.algorithm,
         "nfe": candidate.nfe,
     }
-    if candidate == result.best and result.gold is not None:
-        metadata |= {"gold": result.gold, "pass": result.passed}
+    if result.verdicts:
+        metadata |= dict(zip(("gold", "pass"), result.verdicts[rank], strict=True))
     return metadata
 
 

@@ -60,8 +60,9 @@ class Scene:
 
 
 def parse(prompt: str) -> Scene:
-    """Parse a prompt into an unplaced scene. Raises `PromptError` with a hint where the prompt leaves the grammar."""
-    words = prompt.lower().replace(",", " ").rstrip(". ").split()
+    """Parse a prompt into an unplaced scene; `parse(prompt).caption` is its canonical wording ("an orange ring." is read
+    as "a orange ring"). Raises `PromptError` with a hint where the prompt leaves the grammar."""
+    words = prompt.lower().rstrip(". ").split()
     if not words:
         raise PromptError(f"The prompt is empty; the scenes grammar is {GRAMMAR}.")
     objects, relations, at = [], [], 0
@@ -104,7 +105,7 @@ def _take_relation(words: list[str], at: int, prompt: str) -> tuple[str, int]:
 
 def _error(words: list[str], at: int, allowed: tuple[str, ...], what: str, prompt: str) -> PromptError:
     found = f"'{words[at]}'" if at < len(words) else "the end"
-    near = difflib.get_close_matches(words[at], allowed, n=1) if at < len(words) else []
+    near = difflib.get_close_matches(words[at], allowed, n=1, cutoff=0.7) if at < len(words) else []
     hint = f"did you mean '{near[0]}'?" if near else f"use one of: {', '.join(allowed)}."
     return PromptError(
         f"'{prompt}' is outside the scenes grammar: expected {what} but found {found}; {hint} The grammar is {GRAMMAR}."

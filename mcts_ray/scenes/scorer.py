@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
+from .grammar import parse
 from .render import SIDE
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -71,10 +72,11 @@ class Scorer:
         self.center, self.scale = center, scale
 
     def save(self, folder: Path) -> None:
-        """Write `folder`/scorer: config and fp16 safetensors."""
+        """Write `folder`/scorer: config, tokenizer and fp16 safetensors."""
         (folder / "scorer").mkdir(parents=True, exist_ok=True)
         state = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
         save_file(state, folder / "scorer" / "model.safetensors")
+        self.tokenizer.save_pretrained(folder / "scorer" / "tokenizer")
         config = {"network": self.network.config, "center": self.center, "scale": self.scale}
         (folder / "scorer" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -85,15 +87,17 @@ class Scorer:
         network = ScorerNetwork(**config["network"])
         state = load_file(folder / "scorer" / "model.safetensors")
         network.load_state_dict({name: value.float() for name, value in state.items()})
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "pipeline" / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "scorer" / "tokenizer")
         return cls(network, tokenizer, device, config["center"], config["scale"])
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """images: uint8 (N, H, W, 3), of 64×64 pixels; prompts: N → float32 (N,). Raises ValueError for another size."""
+        """images: uint8 (N, H, W, 3), of 64×64 pixels; prompts: N → float32 (N,). Raises ValueError for
+        another size or a prompt outside the grammar."""
         if images.shape[1:] != (SIDE, SIDE, 3):
             raise ValueError(f"The scenes reward reads {SIDE}×{SIDE} RGB images; got {images.shape[1:]}.")
-        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        captions = [parse(prompt).caption for prompt in prompts]
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         scores = []
         for at in range(0, len(images), BATCH):
             x = torch.from_numpy(images[at : at + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -7,7 +7,7 @@ import pytest
 
 from mcts_ray.diffusion import resolve
 from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel
-from mcts_ray.diffusion.resolve import resolve_model
+from mcts_ray.diffusion.resolve import image_size, resolve_model
 
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
 
@@ -59,6 +59,18 @@ def test_clipping_is_refused_from_the_file(tmp_path):
     with pytest.raises(ClippingRefused, match="thresholding"):
         resolve_model(saved(tmp_path / "threshold", scheduler={**DDIM, "thresholding": True}))
     resolve_model(saved(tmp_path / "ddpm", scheduler={"_class_name": "DDPMScheduler", "clip_sample": True}))
+
+
+def test_image_size_is_that_of_the_loaded_pipeline(tiny_folder):
+    from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+    from mcts_ray.diffusion.load import load_pipeline
+
+    model = resolve_model(str(tiny_folder))
+    assert image_size(model) == StableDiffusionAdapter(load_pipeline(model, "cpu")).default_size
+    assert image_size(model, width=48) == (32, 48)
+    for sides in ((30, 32), (32, 2)):
+        with pytest.raises(ValueError, match="multiples of 4"):
+            image_size(model, *sides)
 
 
 def test_imports_nothing_heavy():

@@ -13,7 +13,7 @@ from mcts_ray.scenes import COLOURS, RELATIONS, SHAPES, PromptError, parse
     ],
 )
 def test_caption_of_a_parsed_prompt_is_the_prompt(prompt):
-    assert parse(prompt).caption == prompt.replace("an ", "a ")
+    assert parse(prompt).caption == prompt.replace(" an ", " a ")
 
 
 def test_parse_names_objects_and_relations():
@@ -30,6 +30,7 @@ def test_parse_names_objects_and_relations():
         ("a photo of a cat", "expected a colour"),
         ("a redd circle", "did you mean 'red'"),
         ("a red sqare", "did you mean 'square'"),
+        ("a ring", "expected a colour but found 'ring'; use one of"),
         ("a red circle near a blue square", "expected a relation"),
         ("a red circle left a blue square", "left of"),
         ("a red circle and a blue square above a green ring", "'and' joins two objects"),

@@ -67,9 +67,12 @@ def test_a_blank_and_a_noisy_image_hold_nothing():
 
 
 def test_a_shape_between_two_is_neither():
-    circle, square = (render(Scene((Object("red", s, 0.5, 0.5, 0.2),))).astype(float) for s in ("ring", "cross"))
-    found = detect(((circle + square) / 2).astype(np.uint8)[None])[0]
-    assert all(f.shape is None or f.certainty < 0.6 for f in found)
+    """Half a square, half a diamond: an octagon-like blob that must not pass for either."""
+    blob = np.maximum(*(render(Scene((Object("red", s, 0.5, 0.5, 0.2),))).astype(int) for s in ("square", "cross")))
+    (found,) = detect(blob.astype(np.uint8)[None])[0]
+    clean = detect(render(Scene((Object("red", "square", 0.5, 0.5, 0.2),)))[None])[0][0]
+    assert found.colour == "red" and found.certainty < 0.8 * clean.certainty
+    assert not verify(blob.astype(np.uint8), "a red cross")[1] and not verify(blob.astype(np.uint8), "a red diamond")[1]
 
 
 def test_images_may_be_pil_uint8_or_float():

@@ -6,6 +6,7 @@ import torch
 
 from mcts_ray.diffusion.errors import UnsupportedModel
 from mcts_ray.diffusion.levels import refuse_clipping
+from mcts_ray.diffusion.resolve import check_sides
 from mcts_ray.diffusion.taps import unet_points
 
 
@@ -44,8 +45,7 @@ class StableDiffusionAdapter:
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, H, W) of the latent of an image; ValueError unless both sides are multiples of the autoencoder's factor."""
         factor = self.pipe.vae_scale_factor
-        if height < factor or width < factor or height % factor or width % factor:
-            raise ValueError(f"height and width must be multiples of {factor} for this model, not {height}x{width}")
+        check_sides(height, width, factor)
         return self.unet.config.in_channels, height // factor, width // factor
 
     @torch.no_grad()

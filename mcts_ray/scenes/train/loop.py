@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def fit(
     checkpoint = out / f"{recipe.name}.pt"
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
     ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    step, before = 0, 0.0
+    step, before, running = 0, 0.0, 0.0
     if resume and checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         if saved["recipe"] != asdict(recipe):
@@ -75,10 +76,10 @@ def fit(
             )
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
-        ema, step, before = saved["ema"], saved["step"], saved["seconds"]
+        ema, step, before, running = saved["ema"], saved["step"], saved["seconds"], saved["loss"]
     model.train()
-    began, running = time.monotonic(), 0.0
-    metrics_file = (out / f"{recipe.name}.jsonl").open("a" if step else "w")
+    began = time.monotonic()
+    metrics_file = _metrics_up_to(step, out / f"{recipe.name}.jsonl")
     while step < recipe.steps:
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * _schedule(step, recipe)
@@ -100,7 +101,7 @@ def fit(
                 report(progress)
         if step % recipe.checkpoint_every == 0 or step == recipe.steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema}
-            _save(checkpoint, {**state, "step": step, "seconds": seconds, "recipe": asdict(recipe)})
+            save(checkpoint, {**state, "step": step, "seconds": seconds, "loss": running, "recipe": asdict(recipe)})
     metrics_file.close()
     model.load_state_dict(ema)
     return model.eval(), before + time.monotonic() - began
@@ -120,7 +121,16 @@ def _update_ema(ema: dict[str, torch.Tensor], model: nn.Module, decay: float) ->
             ema[name].copy_(value)
 
 
-def _save(path: Path, state: dict) -> None:
+def _metrics_up_to(step: int, path: Path) -> IO[str]:
+    """The metrics file, open for more, without the lines of steps after the checkpoint (they will come again)."""
+    lines = path.read_text().splitlines(keepends=True) if step and path.exists() else []
+    file = path.open("w")
+    file.writelines(line for line in lines if json.loads(line)["step"] <= step)
+    return file
+
+
+def save(path: Path, state: dict) -> None:
+    """`torch.save` to a temporary file, renamed at the end."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)

@@ -79,6 +79,8 @@ _PART = {"autoencoder": _autoencoder, "unet": _unet, "scorer": _scorer}
 def load_autoencoder(out: Path) -> AutoencoderKL:
     """The autoencoder of `out`, else the shipped one, fp32 and frozen."""
     folder = out / "pipeline" if (out / "pipeline" / "vae").exists() else WEIGHTS / "pipeline"
+    if not (folder / "vae").exists():
+        raise ValueError(f"there is no autoencoder in {out} yet; train it first with --part autoencoder.")
     return AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +17,10 @@ from transformers import CLIPTextModel
 from ..render import render_arrays
 from .autoencoder import to_tensor
 from .data import captions_of, random_scenes
-from .loop import Recipe, fit
+from .loop import Progress, Recipe, fit, save
 from .text import text_encoder, tokenizer
 
-RECIPE = Recipe("unet", steps=10000, batch=64, lr=1e-3, ema=0.9995, warmup=300)
+RECIPE = Recipe("unet", steps=7000, batch=64, lr=1e-3, ema=0.9995, warmup=300)
 POOL = 98_304
 DROP_CAPTION = 0.1
 WIDTH = 96
@@ -62,8 +64,7 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     """Minimise the squared error of v over uniform time steps; a tenth of the captions are dropped for guidance."""
     torch.manual_seed(recipe.seed)
     model = Generator()
-    latent_NCHW, token_NL = latent_pool(out, autoencoder, recipe.seed, options.get("report_pool"))
-    options.pop("report_pool", None)
+    latent_NCHW, token_NL = latent_pool(out, autoencoder, recipe, options.get("report"))
     alphas_cumprod = scheduler().alphas_cumprod
     words = tokenizer()
     empty_L = torch.tensor(words("", padding="max_length").input_ids)
@@ -84,21 +85,27 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
 
 @torch.no_grad()
 def latent_pool(
-    out: Path, autoencoder: AutoencoderKL, seed: int, report: Callable[[int, int], None] | None = None
+    out: Path, autoencoder: AutoencoderKL, recipe: Recipe, report: Callable[[Progress], None] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`POOL` training scenes as scaled latents (N, 4, 8, 8) and caption tokens (N, L), made once and kept in `out`."""
-    path = out / "latents.pt"
+    """`POOL` training scenes as scaled latents (N, 4, 8, 8) and caption tokens (N, L).
+
+    Made once and kept in `out`, under a name that tells the seed and the autoencoder apart from others.
+    """
+    weights = b"".join(p.numpy().tobytes() for p in autoencoder.parameters())
+    path = out / f"latents-{recipe.seed}-{hashlib.blake2b(weights, digest_size=6).hexdigest()}.pt"
+    began = time.monotonic()
     if path.exists():
         saved = torch.load(path, weights_only=True)
         return saved["latents"].float(), saved["tokens"].long()
     words, scale = tokenizer(), autoencoder.config.scaling_factor
     latents, tokens = [], []
     for at in range(0, POOL, 256):
-        scenes = random_scenes(256, np.random.default_rng([seed, 7, at]), COUNTS)
+        scenes = random_scenes(256, np.random.default_rng([recipe.seed, 7, at]), COUNTS)
         latents.append(autoencoder.encode(to_tensor(render_arrays(scenes))).latent_dist.mean * scale)
         tokens.append(words(captions_of(scenes), padding="max_length", return_tensors="pt").input_ids)
         if report:
-            report(at + 256, POOL)
+            seconds = time.monotonic() - began
+            report(Progress(0, recipe.steps, 0.0, seconds, {"scenes_encoded": at + 256, "of": POOL}))
     pool = {"latents": torch.cat(latents), "tokens": torch.cat(tokens)}
-    torch.save({"latents": pool["latents"].half(), "tokens": pool["tokens"].to(torch.int16)}, path)
+    save(path, {"latents": pool["latents"].half(), "tokens": pool["tokens"].to(torch.int16)})
     return pool["latents"].half().float(), pool["tokens"]
