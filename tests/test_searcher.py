@@ -8,6 +8,7 @@ import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchFailed, SearchInterrupted
 from mcts_ray.search.ids import seed_id
+from mcts_ray.search.journal import replay
 from tests.tiny import SIZE, tiny_pipeline
 
 CONFIG = SearchConfig(levels=4, budget=24, guidance=2.0, images=3)
@@ -152,3 +153,17 @@ def test_from_pretrained_folder(tiny_folder):
     assert result.model == str(tiny_folder)
     same = Searcher(tiny_pipeline(), reward="jpeg")("a red circle", CONFIG)
     assert np.array_equal(result.images[0], same.images[0])
+
+
+@pytest.mark.parametrize("values", [{"algorithm": "psp"}, {"algorithm": "mcts", "seeds": 3}, {"algorithm": "mcts", "jump": "ays", "order": 2}])
+def test_every_algorithm_through_the_python_face(searcher, values, tmp_path):
+    config = SearchConfig(levels=10, budget=80, guidance=2.0, images=3, **values)
+    result = searcher("a red circle", config, out=tmp_path / "run")
+    assert result.images and result.ledger.nfe <= 80 and result.best.reward == max(c.reward for c in result.candidates)
+    nodes = json.loads((tmp_path / "run" / "tree.json").read_text())["nodes"]
+    assert {node["id"] for node in nodes} >= {c.node for c in result.candidates}
+    assert sum(node["level"] > 0 for node in nodes) == result.ledger.nfe
+    again = searcher.build("0", "a red circle", result.config)
+    lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    replay(again, map(json.loads, lines))
+    assert again.nodes() == result.tree["nodes"]

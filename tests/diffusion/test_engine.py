@@ -173,3 +173,15 @@ def test_impossible_settings_are_refused_at_submission(denoiser):
     with pytest.raises(ValueError, match="batch size"):
         Engine(denoiser, batch_size=0)
     assert engine.idle
+
+
+def test_scored_nodes_bring_their_predicted_x0(denoiser):
+    """It is what a kept state holds, whatever else is in the batch, and it costs no call."""
+    work = seed_walk("w", setting(), keep=("w/7", "w/2"), scored=("w/7", "w/2"))
+    ended = seed_walk("v", setting(), [10, 9], keep=("v/9",), scored=("v/9",))
+    engine = Engine(denoiser, batch_size=3)
+    walked = run(engine, [work, ended, seed_walk("u", setting(guidance=1.0))])
+    assert [torch.equal(x0, engine.store.get("search", n).x0) for x0, n in zip(walked["w"].x0s, ("w/7", "w/2"))] == [True] * 2
+    assert torch.equal(walked["v"].x0s[0], engine.store.get("search", "v/9").x0) and walked["v"].latent is None
+    assert walked["u"].x0s == () and len(walked["w"].to_decode) == 3 and len(walked["v"].to_decode) == 1
+    assert (walked["w"].nfe, walked["v"].nfe) == (10, 2)

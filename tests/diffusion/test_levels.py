@@ -10,7 +10,7 @@ from diffusers import (
 )
 
 from mcts_ray.diffusion.errors import ClippingRefused, UnsupportedScheduler
-from mcts_ray.diffusion.levels import Levels
+from mcts_ray.diffusion.levels import Levels, ays_levels
 from tests.tiny import SD_BETAS, tiny_scheduler
 
 SCHEDULERS = [
@@ -125,3 +125,15 @@ def test_ays_refusals():
         Levels.from_scheduler(tiny_scheduler(num_train_timesteps=500), 10, "ays")
     with pytest.raises(ValueError, match="not for flow matching"):
         Levels.from_scheduler(FlowMatchEulerDiscreteScheduler(), 10, "ays")
+
+
+@pytest.mark.parametrize("T", [5, 10, 30, 50])
+def test_ays_levels_are_the_nearest_ones_of_the_native_grid(T):
+    levels = Levels.from_scheduler(tiny_scheduler(), T)
+    found = ays_levels(levels)
+    assert found[0] == T and list(found) == sorted(set(found), reverse=True) and len(found) <= 10
+    assert len(found) == 10 or T < 30
+    for level, t in zip(found, (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)) if len(found) == 10 else ():
+        assert abs(levels.timesteps_L[level] - t) == (levels.timesteps_L[1:] - t).abs().min()
+    with pytest.raises(ValueError, match="not for flow matching"):
+        ays_levels(Levels.from_scheduler(FlowMatchEulerDiscreteScheduler(), T))
