@@ -20,8 +20,8 @@ project from its own renderer. No outside data, no people, no text: coloured sha
 
 **Use.** The default model of mcts-ray, for demonstrations, tests and studies of search. It can draw nothing else.
 
-**Data.** Rendered on the fly: {pool} scenes for the U-Net (one object 10 %, two 40 %, three 50 %), unlimited ones for
-the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
+**Data.** Rendered on the fly: {pool} scenes for the U-Net, drawn so that {drawn} % of what it sees has one, two, three
+objects; unlimited ones for the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
 prompts, and one in five (colour, shape, relation) combinations, never occur in training. The verifier labels nothing: the
 scorer's targets are counted from the edit that made a scene wrong.
 
@@ -59,7 +59,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     from safetensors import safe_open
 
-    from mcts_ray.scenes.train.unet import POOL
+    from mcts_ray.scenes.train.unet import DRAWN, POOL
 
     notes = json.loads((WEIGHTS / "training.json").read_text())
     model, guide = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("scenes_model", "guide"))
@@ -96,6 +96,7 @@ def main() -> None:
     )
     card = CARD.format(
         pool=f"{POOL:,}",
+        drawn=", ".join(f"{100 * share:g}" for share in DRAWN),
         training=training,
         ae=model["autoencoder"]["pass"],
         ae_n=model["autoencoder"]["scenes"],

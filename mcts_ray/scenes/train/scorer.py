@@ -18,16 +18,16 @@ from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=2500, batch=96, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=2400, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
-THROUGH_AUTOENCODER = 0.25
+THROUGH_AUTOENCODER = 0.15
 LATENT_NOISE = 0.35
 
 
 def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Scorer, float]:
     """Minimise the cross entropy between the predicted and the constructed share of facts that hold.
 
-    Renders are blended with their uncorrupted twin, blurred and made noisy, and a quarter goes through the autoencoder
+    Renders are blended with their uncorrupted twin, blurred and made noisy, and some go through the autoencoder
     with noise on the latents, so that the flaws of generated images are not wholly unknown to the scorer.
     """
     torch.manual_seed(recipe.seed)
