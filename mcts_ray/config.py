@@ -67,7 +67,7 @@ class SearchConfig(BaseModel):
     soft_strength: float = Field(4.0, gt=0, description="mcts: lambda of the soft backup, per unit of reward.")
     soft_across: Literal["max", "mean"] = Field("max", description="mcts: how the soft backup joins children of different jumps.")
     explore: float = Field(
-        0.5, ge=0, description="mcts: beta, the weight of exploration in standard deviations of the returns."
+        0.3, ge=0, description="mcts: beta, the weight of exploration in standard deviations of the returns."
     )
     widen_c: float = Field(2.0, gt=0, description="mcts: C of progressive widening, children < C visits^a.")
     widen_a: float = Field(0.5, ge=0, le=1, description="mcts: a of progressive widening, children < C visits^a.")

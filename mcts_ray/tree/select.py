@@ -24,10 +24,10 @@ def select(tree: Tree, beta: float, widening: Widening, affordable: Callable[[No
     while root not in dead:
         node = root
         while True:
-            bonus = unit * math.sqrt(2 * math.log(max(1, node.visits + node.in_flight)))
+            bonus = unit * math.sqrt(2 * math.log(node.visits + node.in_flight or 1))
             arms = [arm for arm in node.arms if arm not in dead] if dead else node.arms
             arm, bound = best_arm(arms, bonus)
-            if node.open and (arm is None or widening.permits(node) and node.fresh + bonus >= bound) and affordable(node):
+            if node.open and (arm is None or node.fresh + bonus >= bound and widening.permits(node)) and affordable(node):
                 return node
             if arm is None:
                 dead.add(node)

@@ -52,9 +52,11 @@ class Tree:
         """Reserve a new child of `parent`: it counts for widening at once, O += 1 on its path."""
         child = self._add(parent, state)
         parent.draws += 1
-        for node in child.path()[1:]:
+        node = parent
+        while node is not None:
             node.in_flight += 1
-            node.certainty = 1 / math.sqrt(max(1, node.visits + node.in_flight))
+            node.certainty = 1 / math.sqrt(node.visits + node.in_flight)
+            node = node.parent
         return child
 
     def complete(self, child: Node, rollout: Iterable[State], reward: float, scores: Iterable[tuple[str, float]] = ()) -> Node:

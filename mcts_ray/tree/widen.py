@@ -23,4 +23,4 @@ class Widening:
 
     def permits(self, node: Node) -> bool:
         """Whether the node may have one more child."""
-        return len(node.children) < self.c * max(1, node.visits + node.in_flight) ** self.a
+        return len(node.children) < self.c * (node.visits + node.in_flight or 1) ** self.a

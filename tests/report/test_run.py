@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.gain import Constant
 from mcts_ray.report.run import check_free, summary, tree_summary
 from mcts_ray.search.base import Setting
 from mcts_ray.search.best_of_n import BestOfN
@@ -39,7 +40,7 @@ def test_the_journal_rebuilds_the_search(result):
     header, *records = lines(result, "journal.jsonl")
     assert header["type"] == "header" and header["version"] == 1
     config, setting = SearchConfig(**header["config"]), Setting(**header["setting"])
-    search = BestOfN.from_config(header["search"], setting, config, lambda a, s: 0.0)
+    search = BestOfN.from_config(header["search"], setting, config, lambda a, s: 0.0, Constant(config.k))
     replay(search, records)
     assert search.nodes() == result.tree["nodes"] and search.done
     assert search.best(2) == result.candidates
