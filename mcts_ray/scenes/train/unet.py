@@ -25,7 +25,7 @@ from .text import text_encoder, tokenizer
 
 RECIPE = Recipe("unet", steps=4500, batch=64, lr=1e-3, ema=0.999, warmup=300)
 # A second stage with more scenes of several objects, from the averaged weights of the first.
-SECOND = Recipe("unet-second", steps=900, batch=64, lr=4e-4, ema=0.995, warmup=50)
+SECOND = Recipe("unet-second", steps=2000, batch=64, lr=6e-4, ema=0.998, warmup=50)
 POOL = 98_304
 DROP_CAPTION = 0.1
 WIDTH = 96
@@ -33,7 +33,7 @@ COUNTS = (0.1, 0.4, 0.5)  # shares of one, two and three objects in the pool
 # and in what is drawn from it: scenes of several objects are rare, as in any captioned collection. With the pool's own
 # shares the model gets three of four hard prompts right at once and leaves a search nothing to do (docs/lab.md).
 DRAWN = (0.7, 0.2, 0.1)
-DRAWN_SECOND = (0.3, 0.2, 0.5)
+DRAWN_SECOND = (0.25, 0.15, 0.6)
 
 
 def scheduler() -> DDIMScheduler:
