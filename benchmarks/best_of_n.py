@@ -36,7 +36,7 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     for name, p in pool.load(args.split).items():
         rows[name] = []
-        for n in SIZES:
+        for n in (n for n in SIZES if n <= p.gold_PN.shape[1]):
             row = {"n": n}
             for label, judge in (("guide", p.guide_PN), ("oracle", p.gold_PN + 1e-3 * p.guide_PN)):
                 for figure, value in (("gold", p.gold_PN), ("pass", p.passed_PN.astype(float))):
@@ -54,9 +54,10 @@ def _plot(rows: dict[str, list[dict]]) -> None:
     for colour, (name, row) in zip(("#4c9f70", "#e09f3e", "#c8553d"), rows.items(), strict=True):
         for axis, what in zip(axes, ("gold", "pass"), strict=True):
             mean, low, high = np.array([r[f"{what}_by_guide"] for r in row]).T
-            axis.plot(SIZES, mean, "o-", color=colour, label=f"{name}, picked by the guide")
-            axis.fill_between(SIZES, low, high, color=colour, alpha=0.15, lw=0)
-            axis.plot(SIZES, [r[f"{what}_by_oracle"][0] for r in row], ":", color=colour, label=f"{name}, by the verifier")
+            sizes = [r["n"] for r in row]
+            axis.plot(sizes, mean, "o-", color=colour, label=f"{name}, picked by the guide")
+            axis.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
+            axis.plot(sizes, [r[f"{what}_by_oracle"][0] for r in row], ":", color=colour, label=f"{name}, by the verifier")
             axis.set(xscale="log", xlabel="n", xticks=SIZES, xticklabels=SIZES)
             axis.grid(alpha=0.2)
     axes[0].set(ylabel="share of facts that hold (gold)", title="Gold of best-of-n")

@@ -21,7 +21,7 @@ project from its own renderer. No outside data, no people, no text: coloured sha
 **Use.** The default model of mcts-ray, for demonstrations, tests and studies of search. It can draw nothing else.
 
 **Data.** Rendered on the fly: {pool} scenes for the U-Net, drawn so that {drawn} % of what it sees has one, two, three
-objects; unlimited ones for the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
+objects (in the second stage {second} %); unlimited ones for the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
 prompts, and one in five (colour, shape, relation) combinations, never occur in training. The verifier labels nothing: the
 scorer's targets are counted from the edit that made a scene wrong.
 
@@ -55,33 +55,30 @@ Both read this world only.
 """
 
 
+def _millions(files: list[Path]) -> str:
+    """Parameters in safetensors files."""
+    from safetensors.numpy import load_file
+
+    total = sum(array.size for file in files for array in load_file(file).values())
+    return f"{total / 1e6:.2f} M" if files else "the same"
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    from safetensors import safe_open
-
-    from mcts_ray.scenes.train.unet import DRAWN, POOL
+    from mcts_ray.scenes.train.unet import DRAWN, DRAWN_SECOND, POOL
 
     notes = json.loads((WEIGHTS / "training.json").read_text())
     model, guide = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("scenes_model", "guide"))
 
-    def parameters(path: Path) -> int:
-        total = 0
-        with safe_open(path, "np") as file:
-            for name in file.keys():
-                size = 1
-                for n in file.get_slice(name).get_shape():
-                    size *= n
-                total += size
-        return total
-
     files = {
         "autoencoder": ["pipeline/vae/diffusion_pytorch_model.safetensors"],
         "unet": ["pipeline/unet/diffusion_pytorch_model.safetensors", "pipeline/text_encoder/model.safetensors"],
+        "unet-second": [],
         "scorer": ["scorer/model.safetensors"],
     }
     training = "\n".join(
-        f"| {name} | {sum(parameters(WEIGHTS / f) for f in paths) / 1e6:.2f} M | {n['steps']} | {n['batch']} | {n['lr']:g} "
-        f"| {n['seed']} | {n['seconds'] / 60:.0f} |"
+        f"| {name} | {_millions([WEIGHTS / f for f in paths])} | {n['steps']} | {n['batch']} | {n['lr']:g} "
+        f"| {n['seed']} | {round(n['seconds'] / 60) or 'with the above'} |"
         for name, paths in files.items()
         for n in [notes[name]]
     )
@@ -97,6 +94,7 @@ def main() -> None:
     card = CARD.format(
         pool=f"{POOL:,}",
         drawn=", ".join(f"{100 * share:g}" for share in DRAWN),
+        second=", ".join(f"{100 * share:g}" for share in DRAWN_SECOND),
         training=training,
         ae=model["autoencoder"]["pass"],
         ae_n=model["autoencoder"]["scenes"],

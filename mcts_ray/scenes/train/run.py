@@ -40,6 +40,8 @@ def run(
         options = {"resume": resume, "report": (lambda p, name=name: report(name, p)) if report else None}
         seconds = _PART[name](out, recipe, options)
         _note(out, recipe, seconds)
+        if name == "unet":
+            _note(out, unet.second_stage(recipe), 0)
     return out
 
 
@@ -85,7 +87,7 @@ def load_autoencoder(out: Path) -> AutoencoderKL:
 
 
 def _note(out: Path, recipe: Recipe, seconds: float) -> None:
-    """Keep what made each part in `training.json`, for the model card."""
+    """Keep what made each part in `training.json`, for the model card (the second stage's time is the first one's)."""
     path = out / "training.json"
     notes = json.loads(path.read_text()) if path.exists() else {}
     notes[recipe.name] = {**asdict(recipe), "seconds": round(seconds), "torch": torch.__version__}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from .loop import Progress, Recipe, fit, save
 from .text import text_encoder, tokenizer
 
 RECIPE = Recipe("unet", steps=4500, batch=64, lr=1e-3, ema=0.999, warmup=300)
+# A second stage with more scenes of several objects, from the averaged weights of the first.
+SECOND = Recipe("unet-second", steps=2000, batch=64, lr=6e-4, ema=0.998, warmup=50)
 POOL = 98_304
 DROP_CAPTION = 0.1
 WIDTH = 96
@@ -29,6 +33,7 @@ COUNTS = (0.1, 0.4, 0.5)  # shares of one, two and three objects in the pool
 # and in what is drawn from it: scenes of several objects are rare, as in any captioned collection. With the pool's own
 # shares the model gets three of four hard prompts right at once and leaves a search nothing to do (docs/lab.md).
 DRAWN = (0.7, 0.2, 0.1)
+DRAWN_SECOND = (0.25, 0.15, 0.6)
 
 
 def scheduler() -> DDIMScheduler:
@@ -75,8 +80,8 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     words = tokenizer()
     empty_L = torch.tensor(words("", padding="max_length").input_ids)
 
-    def loss_of_batch(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        counts = rng.choice(len(by_count), recipe.batch, p=DRAWN)
+    def loss_of_batch(drawn: tuple[float, ...], rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        counts = rng.choice(len(by_count), recipe.batch, p=drawn)
         pick = torch.from_numpy(np.array([rng.choice(by_count[c]) for c in counts]))
         x0, tokens = latent_NCHW[pick], token_NL[pick].clone()
         tokens[torch.rand(recipe.batch) < DROP_CAPTION] = empty_L
@@ -87,7 +92,14 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
         v = model.unet(alpha * x0 + sigma * noise, t, text).sample
         return F.mse_loss(v, alpha * noise - sigma * x0), {}
 
-    return fit(recipe, model, loss_of_batch, out, **options)
+    _, first = fit(recipe, model, partial(loss_of_batch, DRAWN), out, **options)
+    _, more = fit(second_stage(recipe), model, partial(loss_of_batch, DRAWN_SECOND), out, **options)
+    return model, first + more
+
+
+def second_stage(recipe: Recipe) -> Recipe:
+    """The stage that follows `recipe`, with its seed, and shortened with it."""
+    return replace(SECOND, seed=recipe.seed, steps=min(SECOND.steps, recipe.steps))
 
 
 @torch.no_grad()
