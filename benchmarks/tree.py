@@ -116,7 +116,8 @@ def main() -> None:
         rules[backup] = {"per_second": median(runs), "runs": runs, "mean_depth": round(depth, 2), "nodes": args.nodes}
     command = [sys.executable, "-m", "benchmarks.tree", "--memory-only", "--large", str(args.large)]
     large = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    write("tree", {"select_and_backup": rules, "beta": BETA, "c": WIDENING.c, "a": WIDENING.a, "in_flight": IN_FLIGHT, "memory": large})
+    setting = {"beta": BETA, "c": WIDENING.c, "a": WIDENING.a, "in_flight": IN_FLIGHT}
+    write("tree", {"select_and_backup": rules, **setting, "memory": large})
 
 
 if __name__ == "__main__":

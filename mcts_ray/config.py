@@ -39,7 +39,7 @@ class SearchConfig(BaseModel):
     order: Literal[1, 2] = Field(1, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
     jump: Literal["constant", "table", "ays"] = Field(
         "constant",
-        description="How jump sizes are chosen; constant: always `k`, table: by `jump_table`, ays: through ten Align Your Steps levels.",
+        description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels.",
     )
     k: int = Field(1, ge=1, description="Levels per jump where `jump` is constant; a trajectory costs ceil(levels / k) NFE.")
     jumps: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="The jump sizes among which a table chooses.")
@@ -54,7 +54,10 @@ class SearchConfig(BaseModel):
         description="Score of unfinished states; x0: the reward of the predicted image. None: x0 for psp, otherwise none.",
     )
     phi: float = Field(
-        0.6, ge=0, le=1.5, description="mcts: angle of branching; a child keeps cos^2(phi) of its noise. Less below 2/5 of the levels, 0 below 1/5."
+        0.6,
+        ge=0,
+        le=1.5,
+        description="mcts: angle of branching, a child keeps cos^2(phi) of its noise; less below 2/5 of the levels, 0 below 1/5.",
     )
     branchings: int = Field(3, ge=1, description="mcts: at how many levels, spread over the noisy four fifths, paths may branch.")
     seeds: int | None = Field(

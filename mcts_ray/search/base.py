@@ -94,7 +94,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one unit: its cost, the reward of its image if terminal, step scores of the nodes in `Work.scored`, or an error."""
+    """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error."""
 
     work: str
     search: str

@@ -1,0 +1,38 @@
+import pytest
+
+from mcts_ray.tree import State, Tree
+
+
+def test_a_simulation_that_comes_back_joins_with_its_whole_path():
+    tree = Tree("root", 6)
+    child = tree.dispatch(tree.root, State("a", 6))
+    assert (child.visits, child.in_flight, tree.root.in_flight, tree.root.arms) == (0, 1, 1, [])
+    leaf = tree.complete(child, [State("b", 4, 2, 0.0, True), State("c", 0, 4)], 0.5)
+    assert leaf is tree["c"] and leaf.terminal and [node.id for node in leaf.path()] == ["c", "b", "a", "root"]
+    assert [node.id for node in tree] == ["a", "b", "c"] and len(tree) == 3  # parents first
+    assert tree.root.arms == [child] and child.arms == [tree["b"]] and tree["b"].arms == []  # only what leads to an open node
+    assert [node.action for node in tree] == ["seed", "jump 2", "jump 4"]
+
+
+def test_draws_count_the_rollout_and_lost_children():
+    tree = Tree("root", 6)
+    child = tree.dispatch(tree.root, State("a", 6, 0, 0.0, True))
+    tree.complete(child, [State("b", 0, 6)], 0.5)
+    assert tree.root.draws == 1 and child.draws == 1
+    tree.lose(tree.dispatch(child, State("x", 2, 4, 0.5)))
+    assert child.draws == 2 and len(child.children) == 1 and "x" not in {node.id for node in tree}
+
+
+def test_a_node_that_only_loses_children_is_closed():
+    tree = Tree("root", 6)
+    for index in range(3):
+        assert tree.root.open
+        tree.lose(tree.dispatch(tree.root, State(f"x{index}", 6)))
+    assert not tree.root.open
+
+
+def test_no_node_twice():
+    tree = Tree("root", 6)
+    tree.dispatch(tree.root, State("a", 6))
+    with pytest.raises(AssertionError, match="twice"):
+        tree.dispatch(tree.root, State("a", 6))
