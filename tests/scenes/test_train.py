@@ -63,7 +63,8 @@ def test_run_exports_a_pipeline_and_a_scorer_that_load(tmp_path, monkeypatch):
     pipe.set_progress_bar_config(disable=True)
     images = pipe(["a red circle"], num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 64, 64, 3)
-    scores = Scorer.load(folder=out)(render([parse("a red circle")] * 3), ["a red circle", "a blue ring", "a red circle"])
+    images = np.stack([render(parse("a red circle"))] * 3)
+    scores = Scorer.load(folder=out)(images, ["a red circle", "a blue ring", "a red circle"])
     assert scores.shape == (3,) and ((0 < scores) & (scores < 1)).all() and np.isclose(scores[0], scores[2])
     notes = json.loads((out / "training.json").read_text())
     assert set(notes) == {"autoencoder", "unet", "scorer"} and notes["unet"]["steps"] == 1

@@ -18,7 +18,7 @@ from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=1600, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=1200, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
 THROUGH_AUTOENCODER = 0.15
 LATENT_NOISE = 0.35

@@ -1,0 +1,55 @@
+"""The shipped weights: small enough, loaded like any other pipeline, and good for what they are shipped for."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mcts_ray import SearchConfig, Searcher
+from mcts_ray.scenes import parse, prompts, render, verify
+from mcts_ray.scenes.scorer import WEIGHTS, Scorer
+
+
+@pytest.fixture(scope="module")
+def searcher():
+    return Searcher.from_pretrained("scenes", device="cpu")
+
+
+def test_weights_fit_in_ten_megabytes():
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*.safetensors")) <= 10e6
+
+
+def test_training_is_noted():
+    notes = json.loads((WEIGHTS / "training.json").read_text())
+    assert {"autoencoder", "unet", "scorer"} <= set(notes)
+
+
+def test_scorer_prefers_the_render_of_its_prompt():
+    texts = prompts("hard", "validation")[:40]
+    images = render([parse(t) for t in texts])
+    scorer = Scorer.load()
+    right, wrong = scorer(images, texts), scorer(images, texts[1:] + texts[:1])
+    assert np.mean(right > wrong) > 0.75
+
+
+def test_scorer_reads_an_as_a():
+    image = render([parse("a orange ring")])
+    scorer = Scorer.load()
+    assert scorer(image, ["an orange ring"]) == scorer(image, ["a orange ring"])
+
+
+def test_easy_prompts_mostly_pass_and_best_of_n_helps(searcher):
+    """48 samples of 12 easy prompts: with the pass rate of the model card (> 0.85), fewer than 32 of 48 right would be
+    a chance below 1e-4."""
+    config = SearchConfig(budget=4 * 20, levels=20, images=4)
+    results = searcher.many(prompts("easy", "test")[:12], config)
+    passed = [verify(image, r.prompt)[1] for r in results for image in r.images]
+    assert len(passed) == 48 and sum(passed) >= 32
+    assert np.mean([r.passed for r in results]) >= np.mean(passed)
+
+
+def test_wording_does_not_change_the_search(searcher):
+    config = SearchConfig(budget=10, levels=10, images=1)
+    plain, polite = (searcher(p, config) for p in ("a orange ring above a red cross", "An orange ring above a red cross."))
+    assert plain.best == polite.best or plain.best.reward == polite.best.reward
+    assert np.array_equal(plain.images[0], polite.images[0]) and polite.prompt.startswith("An")
