@@ -67,7 +67,7 @@ def test_run_exports_a_pipeline_and_a_scorer_that_load(tmp_path, monkeypatch):
     scores = Scorer.load(folder=out)(images, ["a red circle", "a blue ring", "a red circle"])
     assert scores.shape == (3,) and ((0 < scores) & (scores < 1)).all() and np.isclose(scores[0], scores[2])
     notes = json.loads((out / "training.json").read_text())
-    assert set(notes) == {"autoencoder", "unet", "scorer"} and notes["unet"]["steps"] == 1
+    assert set(notes) == {"autoencoder", "unet", "unet-second", "scorer"} and notes["unet"]["steps"] == 1
 
 
 def test_unknown_part():
