@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ class SearchResult:
     first: the image that was finished first, which is what one would have had without a search.
     verdicts: of each image gold and pass, the verifier's share of facts that hold and whether all do; empty outside scenes.
     tree: {"nodes": [...]}, as in tree.json. config: with all defaults filled in.
+    finished: every finished image in the order in which they came, from which the anytime curve follows.
+    thumbnails: a small JPEG of each of them, by node. refusals: how often a fusion was refused, by reason.
     """
 
     prompt: str
@@ -34,6 +37,9 @@ class SearchResult:
     tree: dict[str, Any]
     errors: tuple[str, ...] = ()
     run_dir: Path | None = None
+    finished: tuple[Candidate, ...] = ()
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def best(self) -> Candidate | None:

@@ -7,6 +7,7 @@ search. An executor calls `ask`, carries the units out in any order it likes, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from heapq import nlargest
@@ -45,13 +46,26 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Fuse:
+    """How the noise of a fused state is made: siblings (`particles`, node ids in tree order) and their signed weights.
+
+    `mode` names a rule of `mcts_ray.fusion`; all particles are children of the unit's parent by one jump and one phi.
+    """
+
+    mode: str
+    particles: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Work:
     """A walk: move along `edges`, evaluating every new state above level 0 with one denoiser call.
 
     With `parent` None the first edge's state is a fresh seed x_T = s_T z; otherwise it is the jump from the parent's
     stored (x0, eps) to `edges[0].level`. A state at level 0 is terminal: it is decoded and rewarded, never evaluated.
     `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them; `scored` those
-    whose predicted x0 is decoded and rewarded, which is their step score.
+    whose predicted x0 is decoded and rewarded, which is their step score. With `fuse` the first edge's noise is not drawn
+    from its node id but fused from its siblings' (`action` is then "fuse").
     """
 
     id: str
@@ -63,6 +77,7 @@ class Work:
     keep: tuple[str, ...] = ()
     epoch: int = 0
     scored: tuple[str, ...] = ()
+    fuse: Fuse | None = None
 
     @property
     def nfe(self) -> int:
@@ -94,7 +109,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error."""
+    """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error.
+
+    `refused`: why its particles could not be fused, which ended the unit before it cost anything; that is no error.
+    """
 
     work: str
     search: str
@@ -103,6 +121,7 @@ class Outcome:
     reward: float | None = None
     scores: tuple[tuple[str, float | None], ...] = ()
     error: str | None = None
+    refused: str | None = None
 
 
 @dataclass
@@ -162,6 +181,7 @@ class Search(ABC):
         self.ledger = Ledger()
         self.finished: list[Candidate] = []
         self.errors: list[str] = []
+        self.refusals: Counter[str] = Counter()
         self._in_flight: dict[str, Work] = {}
         self._halted = False
 
@@ -181,7 +201,7 @@ class Search(ABC):
 
     @abstractmethod
     def _apply(self, work: Work, outcome: Outcome) -> None:
-        """Take in the outcome of a unit in flight; `outcome.error` is set for one that failed."""
+        """Take in the outcome of a unit in flight; `outcome.error` or `outcome.refused` is set for one that made no node."""
 
     @abstractmethod
     def _spent(self) -> bool:
@@ -213,6 +233,8 @@ class Search(ABC):
         self.ledger.add(outcome.cost)
         if outcome.error is not None:
             self.errors.append(outcome.error)
+        elif outcome.refused is not None:
+            self.refusals[outcome.refused] += 1
         elif outcome.reward is not None:
             node = work.edges[-1].node
             self.finished.append(Candidate(node, outcome.reward, self.ledger.nfe, self.ledger.seconds))

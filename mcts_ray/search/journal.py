@@ -16,7 +16,10 @@ def asked(work: Work) -> dict:
     """The record of one unit going out; its setting is in the header of the journal."""
     edges = [[edge.node, edge.level, edge.phi] for edge in work.edges]
     record = {"type": "ask", "work": work.id, "epoch": work.epoch, "parent": work.parent, "action": work.action}
-    return {**record, "edges": edges, "keep": list(work.keep), "scored": list(work.scored)}
+    record |= {"edges": edges, "keep": list(work.keep), "scored": list(work.scored)}
+    if work.fuse:
+        record["fuse"] = {"mode": work.fuse.mode, "particles": list(work.fuse.particles), "weights": list(work.fuse.weights)}
+    return record
 
 
 def told(outcome: Outcome, seconds: float) -> dict:

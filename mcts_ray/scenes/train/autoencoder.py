@@ -41,7 +41,7 @@ def train(out: Path, recipe: Recipe = RECIPE, **options) -> tuple[AutoencoderKL,
     torch.manual_seed(recipe.seed)
     model = build()
 
-    def loss_of_batch(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         half = recipe.batch // 2
         scenes = random_scenes(half, rng), crowded_scenes(recipe.batch - half, rng)
         x = to_tensor(np.concatenate([render_arrays(s) for s in scenes]))

@@ -9,7 +9,7 @@ from ..layout import place_arrays
 from ..render import Arrays
 
 KINDS = ("colour", "shape", "relation", "missing", "extra")
-HOW_MANY = (0.3, 0.35, 0.2, 0.15)  # shares of scenes with 0, 1, 2, 3 attempts to make a fact wrong
+HOW_MANY = (0.25, 0.3, 0.2, 0.15, 0.1)  # shares of scenes with 0, 1, ... attempts to make a fact wrong
 EXTRA_RADIUS = (0.1, 0.15)
 
 
@@ -28,7 +28,7 @@ def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, np.ndarr
     extra, missing = np.zeros(n, bool), np.zeros((n, most), bool)
     attempts = rng.choice(len(HOW_MANY), n, p=HOW_MANY)
     for attempt in range(len(HOW_MANY) - 1):
-        kind = rng.choice(len(KINDS), n, p=(0.27, 0.33, 0.25, 0.05, 0.1))
+        kind = rng.choice(len(KINDS), n, p=(0.26, 0.29, 0.23, 0.12, 0.1))
         which = rng.integers(0, count)
         for i in np.flatnonzero(attempts > attempt):
             j, k = which[i], KINDS[kind[i]]

@@ -46,7 +46,7 @@ class Progress:
     metrics: dict[str, float]
 
 
-LossOfBatch = Callable[[np.random.Generator], tuple[torch.Tensor, dict[str, float]]]
+LossOfBatch = Callable[[np.random.Generator, int], tuple[torch.Tensor, dict[str, float]]]
 
 
 def fit(
@@ -84,7 +84,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * _schedule(step, recipe)
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        loss, metrics = loss_of_batch(np.random.default_rng([recipe.seed, step]))
+        loss, metrics = loss_of_batch(np.random.default_rng([recipe.seed, step]), step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

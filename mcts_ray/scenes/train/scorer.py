@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,48 +11,88 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from scipy import ndimage
+from transformers import CLIPTokenizer
 
 from ..render import Arrays, render_arrays
 from ..scorer import Scorer, ScorerNetwork
-from .autoencoder import to_tensor
 from .corrupt import corrupt
 from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=1200, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=10_000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
-THROUGH_AUTOENCODER = 0.15
+BLOCK = 16  # batches whose scenes are laid out together: rejection sampling costs much less for many scenes at once
+DECODED = 0.4  # share of a batch that has been through the autoencoder, drawn from a pool made once
+DECODED_POOL = 16_384
 LATENT_NOISE = 0.35
 
 
 def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Scorer, float]:
     """Minimise the cross entropy between the predicted and the constructed share of facts that hold.
 
-    Renders are blended with their uncorrupted twin, blurred and made noisy, and some go through the autoencoder
+    Renders are blended with their uncorrupted twin, blurred and made noisy, and some have been through the autoencoder
     with noise on the latents, so that the flaws of generated images are not wholly unknown to the scorer.
     """
     torch.manual_seed(recipe.seed)
     words = tokenizer()
     model = ScorerNetwork(len(words), LENGTH)
+    decoded = _decoded_pool(autoencoder, words, recipe.seed, min(DECODED_POOL, recipe.steps * recipe.batch))
+    from_pool = int(recipe.batch * DECODED)
+    fresh = recipe.batch - from_pool
 
-    def loss_of_batch(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        caption = random_scenes(recipe.batch, rng, COUNTS)
-        scene, share = corrupt(caption, rng)
-        images = to_tensor(_soil(render_arrays(scene), caption, share, rng))
-        through = int(recipe.batch * THROUGH_AUTOENCODER)
-        with torch.no_grad():
-            latents = autoencoder.encode(images[:through]).latent_dist.mean
-            strength = LATENT_NOISE * torch.rand(through, 1, 1, 1) / autoencoder.config.scaling_factor
-            images[:through] = autoencoder.decode(latents + strength * torch.randn_like(latents)).sample.clamp(-1, 1)
-        tokens = words(captions_of(caption), padding="max_length", return_tensors="pt").input_ids
-        logit, target = model(images, tokens), torch.from_numpy(share)
+    @lru_cache(maxsize=1)
+    def block(number: int) -> Examples:
+        return _examples(fresh * BLOCK, np.random.default_rng([recipe.seed, 11, number]), words)
+
+    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        at = step % BLOCK * fresh
+        drawn = block(step // BLOCK).rows(slice(at, at + fresh))
+        picked = decoded.rows(torch.from_numpy(rng.integers(0, len(decoded.share), from_pool)))
+        images, tokens, target = (torch.cat(pair) for pair in zip(astuple(drawn), astuple(picked)))
+        logit = model(images.float() / 127.5 - 1, tokens)
         error = (logit.sigmoid() - target).abs().mean().item()
         entropy = F.binary_cross_entropy(target, target)
         return F.binary_cross_entropy_with_logits(logit, target) - entropy, {"error": error}
 
     network, seconds = fit(recipe, model, loss_of_batch, out, **options)
     return _standardised(Scorer(network, words)), seconds
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images uint8 (N, 3, H, W), caption tokens (N, L) and the share of the caption's facts that hold (N,)."""
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+    share: torch.Tensor
+
+    def rows(self, index: slice | torch.Tensor) -> Examples:
+        return Examples(self.images[index], self.tokens[index], self.share[index])
+
+
+def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Examples:
+    """Renders with a constructed share of right facts, blended, blurred and made noisy."""
+    caption = random_scenes(n, rng, COUNTS)
+    scene, share = corrupt(caption, rng)
+    images_NHWC = (_soil(render_arrays(scene), caption, share, rng) * 255 + 0.5).astype(np.uint8)
+    tokens = words(captions_of(caption), padding="max_length", return_tensors="pt").input_ids
+    return Examples(torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous(), tokens, torch.from_numpy(share))
+
+
+@torch.no_grad()
+def _decoded_pool(autoencoder: AutoencoderKL, words: CLIPTokenizer, seed: int, n: int) -> Examples:
+    """Examples that have been through the autoencoder, with noise on the latents."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = _examples(n, np.random.default_rng([seed, 12]), words)
+    for at in range(0, n, 64):
+        images = examples.images[at : at + 64].float() / 127.5 - 1
+        latents = autoencoder.encode(images).latent_dist.mean
+        strength = LATENT_NOISE * torch.rand(len(images), 1, 1, 1, generator=generator) / autoencoder.config.scaling_factor
+        noise = torch.randn(latents.shape, generator=generator)
+        decoded = autoencoder.decode(latents + strength * noise).sample.clamp(-1, 1)
+        examples.images[at : at + 64] = ((decoded + 1) * 127.5).round().byte()
+    return examples
 
 
 def _standardised(scorer: Scorer, n: int = 1024) -> Scorer:

@@ -80,7 +80,7 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     words = tokenizer()
     empty_L = torch.tensor(words("", padding="max_length").input_ids)
 
-    def loss_of_batch(drawn: tuple[float, ...], rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of_batch(drawn: tuple[float, ...], rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         counts = rng.choice(len(by_count), recipe.batch, p=drawn)
         pick = torch.from_numpy(np.array([rng.choice(by_count[c]) for c in counts]))
         x0, tokens = latent_NCHW[pick], token_NL[pick].clone()
