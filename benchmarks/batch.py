@@ -24,15 +24,15 @@ from mcts_ray.search import Setting
 
 def bare(searcher: Searcher, batch: int, guidance: float, seconds: float = 2.0) -> float:
     """NFE/s of denoise calls on one full batch, over about `seconds`."""
-    side = searcher.adapter.default_size
+    side = searcher.backend.adapter.default_size
     texts = prompts("hard", "validation")[:batch]
     settings = [Setting(texts[i % len(texts)], guidance=guidance, height=side[0], width=side[1]) for i in range(batch)]
-    x = torch.randn(batch, *searcher.adapter.latent_shape(*side), device=searcher.adapter.device)
+    x = torch.randn(batch, *searcher.backend.adapter.latent_shape(*side), device=searcher.backend.adapter.device)
     level = torch.arange(batch) % 30 + 1
-    searcher.denoiser.denoise(x, level, settings)
+    searcher.backend.denoiser.denoise(x, level, settings)
     calls, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        searcher.denoiser.denoise(x, level, settings)
+        searcher.backend.denoiser.denoise(x, level, settings)
         if x.is_cuda:
             torch.cuda.synchronize()
         calls += 1
@@ -71,7 +71,7 @@ def main() -> None:
         share.append(part)
     rows = [{"batch": size, "nfe_per_second": round(median(v), 1)} for size, v in curve.items()]
     results = {
-        "device_used": str(searcher.adapter.device),
+        "device_used": str(searcher.backend.adapter.device),
         "dtype": args.dtype,
         "rounds": args.rounds,
         "rows": rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from mcts_ray.reward import parse_reward
+from mcts_ray.reward import ImageReward, parse_reward
 from mcts_ray.search import ALGORITHMS
 
 
@@ -25,6 +25,12 @@ def default_reward(model: str, reward: str | None) -> str:
         reward = "scenes"
     parse_reward(reward)
     return reward
+
+
+def choose_reward(model: str, asked: str | None, given: str | ImageReward | None) -> str | ImageReward:
+    """The reward of a search: the configuration's, else the one given with the model, else the model's own."""
+    reward = given if asked is None else asked
+    return default_reward(model, reward) if reward is None or isinstance(reward, str) else reward
 
 
 def needs_scenes(model: str, reward: object) -> bool:

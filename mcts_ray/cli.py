@@ -56,7 +56,11 @@ def search(
     guidance: Annotated[Optional[float], typer.Option(help="Guidance scale. [3.0 for scenes, else 7.5]")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of all noise. [0]")] = None,
     in_flight: Annotated[Optional[int], typer.Option(metavar="M", help="Units in flight per prompt. [budget // 8]")] = None,
-    executor: Annotated[str, typer.Option(help="Where the work is done: local, in this process.")] = "local",
+    executor: Annotated[str, typer.Option(help="ray: by actors; local: in this process.")] = "ray",
+    workers: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Denoisers. [one for each GPU, at least 1]")] = None,
+    address: Annotated[
+        Optional[str], typer.Option(metavar="HOST:PORT", help="Ray cluster. [RAY_ADDRESS, else one on this machine, else a new one]")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Run directory. [runs/<time>-<prompt>]")] = None,
     config: Annotated[Optional[Path], typer.Option(metavar="FILE", help="SearchConfig fields in JSON or TOML.")] = None,
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any SearchConfig field.")] = None,
@@ -79,6 +83,8 @@ def search(
         device=device,
         dtype=dtype,
         executor=executor,
+        workers=workers,
+        address=address,
         out=out,
     )
     return _dry_run(request, as_json) if dry_run else _search(request, as_json)
@@ -91,16 +97,13 @@ def _search(request, as_json: bool) -> int:
     from mcts_ray.result import SearchInterrupted
     from mcts_ray.searcher import Searcher
 
-    searcher = Searcher.from_pretrained(request.model, request.device, request.dtype)
-    searcher.resolve(request.prompts, request.config)
     interrupted = False
-    try:
-        with live() as on_progress:
+    where = {"executor": request.executor, "workers": request.workers, "address": request.address}
+    with Searcher.from_pretrained(request.model, request.device, request.dtype, **where) as searcher, live() as on_progress:
+        try:
             results = searcher.many(request.prompts, request.config, on_progress, request.outs)
-    except SearchInterrupted as interrupt:
-        interrupted, results = True, interrupt.results
-    except ValueError as error:
-        raise RuntimeError(str(error)) from error  # the request was found good, so this is not the user's mistake
+        except SearchInterrupted as interrupt:
+            interrupted, results = True, interrupt.results
     if as_json:
         objects = [summary(result) for result in results]
         typer.echo(json.dumps(objects if len(objects) > 1 else objects[0], ensure_ascii=False))
@@ -122,7 +125,7 @@ def _dry_run(request, as_json: bool) -> int:
 
     if weights_are_here(request.model):
         searcher = Searcher.from_pretrained(request.model, request.device, request.dtype)
-        estimate = measure(searcher, request.prompts, request.config)
+        estimate = measure(searcher.backend, request.prompts, request.config)
     else:
         estimate = count(request.prompts, request.config)
     typer.echo(json.dumps(estimate.to_dict()) if as_json else estimate_text(estimate))

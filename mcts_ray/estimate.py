@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mcts_ray.checks import choose_reward
 from mcts_ray.config import AYS_STEPS, SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor import Job
+from mcts_ray.executor.in_process import InProcess
+from mcts_ray.executor.plan import build
 from mcts_ray.gain import make_policy
 from mcts_ray.search import ALGORITHMS, Setting
 from mcts_ray.search.best_of_n import no_noise
 from mcts_ray.search.rehearsal import rehearse
-from mcts_ray.searcher import Searcher
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,17 @@ def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
     return Estimate(len(prompts), len(prompts) * ledger.nfe, len(prompts) * ledger.decodes)
 
 
-def measure(searcher: Searcher, prompts: Sequence[str], config: SearchConfig) -> Estimate:
+def measure(backend: InProcess, prompts: Sequence[str], config: SearchConfig) -> Estimate:
     """The same, with time and memory from a batch of one-call trajectories as large as the real ones will be."""
     known = count(prompts, config)
-    config, reward = searcher.resolve(prompts, config)
-    executor = searcher.executor(config, reward)
+    plan = backend.plan(prompts, config, None)
+    reward = choose_reward(backend.model, config.reward, None)
+    config, executor = plan.config, backend.executor(plan, reward)
     batch = min(executor.engine.batch_size, len(prompts) * min(config.in_flight, config.budget // config.trajectory_nfe))
     probe = config.model_copy(update={"k": config.levels, "budget": batch, "max_decodes": None, "max_seconds": None})
     probe = probe.model_copy(update={"algorithm": "best-of-n", "jump": "constant"})
     for _ in range(2):  # the first warms up
-        search = searcher.build("probe", prompts[0], probe)
+        search = build(backend.model, backend.denoiser, "probe", prompts[0], probe)
         executor.run([Job(search, batch)])
     ledger = search.ledger
     per_nfe = ledger.denoiser_seconds / ledger.nfe
@@ -61,7 +64,7 @@ def measure(searcher: Searcher, prompts: Sequence[str], config: SearchConfig) ->
     seconds = known.nfe * per_nfe + known.decodes * per_image
     if config.max_seconds is not None:
         seconds = min(seconds, len(prompts) * config.max_seconds)
-    return Estimate(known.prompts, known.nfe, known.decodes, round(seconds, 2), _peak_memory(searcher))
+    return Estimate(known.prompts, known.nfe, known.decodes, round(seconds, 2), _peak_memory(backend.adapter.device))
 
 
 def weights_are_here(model: Model) -> bool:
@@ -73,11 +76,11 @@ def weights_are_here(model: Model) -> bool:
     return isinstance(try_to_load_from_cache(model.source, "unet/diffusion_pytorch_model.safetensors"), str)
 
 
-def _peak_memory(searcher: Searcher) -> int:
+def _peak_memory(device) -> int:
     """Bytes: of the GPU where there is one, else of this process."""
-    if searcher.adapter.device.type == "cuda":
+    if device.type == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated(searcher.adapter.device)
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mcts_ray.actors.cluster import find
 from mcts_ray.checks import check_algorithm, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.config import SearchConfig, load_config, parse_setting
 from mcts_ray.diffusion.device import DEVICES, DTYPES
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_free
 
-EXECUTORS = ("local",)
+EXECUTORS = ("ray", "local")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Request:
     model: Model
     device: str
     dtype: str
+    executor: str
+    workers: int | None
+    address: str | None
     outs: list[Path]
 
 
@@ -40,7 +44,9 @@ def make_request(
     model: str = "scenes",
     device: str = "auto",
     dtype: str = "fp32",
-    executor: str = "local",
+    executor: str = "ray",
+    workers: int | None = None,
+    address: str | None = None,
     out: Path | None = None,
 ) -> Request:
     """Check everything, the cheap first; ValueError with one sentence for the first mistake.
@@ -54,6 +60,8 @@ def make_request(
     for word, known, what in ((executor, EXECUTORS, "executor"), (device, DEVICES, "device"), (dtype, DTYPES, "dtype")):
         if word not in known:
             raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
+    if executor == "local" and (workers not in (None, 1) or address is not None):
+        raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
     check_prompts(prompts, scenes=False)
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
@@ -62,7 +70,9 @@ def make_request(
         check_free(path)
     found = resolve_model(model)
     check_size(default_reward(model, config.reward), *image_size(found, config.height, config.width))
-    return Request(prompts, config, found, device, dtype, outs)
+    if executor == "ray":
+        address = find(address) or "local"
+    return Request(prompts, config, found, device, dtype, executor, workers, address, outs)
 
 
 def read_prompts(file: Path) -> list[str]:

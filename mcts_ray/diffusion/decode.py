@@ -27,7 +27,7 @@ class Decoder:
         return np.concatenate(parts)
 
     def _default_batch(self, shape: tuple[int, ...]) -> int:
-        factor = self.adapter.pipe.vae_scale_factor
+        factor = self.adapter.scale_factor
         return max(1, _PIXELS // (shape[1] * shape[2] * factor**2))
 
     def _decode(self, latent_NCHW: torch.Tensor) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import torch
 
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.lane import Lane, Walked
@@ -43,15 +46,18 @@ class Engine:
         """States evaluated since the engine was made."""
         return sum(lane.nfe for lane in self._lanes.values())
 
-    def submit(self, works: Iterable[Work]) -> None:
-        """Queue units; ValueError for a height, width, levels or grid that the model cannot do."""
+    def submit(self, works: Iterable[Work], noise: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
+        """Queue units; ValueError for a height, width, levels or grid that the model cannot do.
+
+        `noise`: of first nodes that do not draw it from their id (fused ones), (C, H, W).
+        """
         for work in works:
             setting = work.setting
             shape = self.denoiser.adapter.latent_shape(setting.height, setting.width)
             self.denoiser.levels(setting.levels, setting.grid)
             if shape not in self._lanes:
                 self._lanes[shape] = Lane(self.denoiser, self.store, shape, self.batch_size)
-            self._lanes[shape].submit(work)
+            self._lanes[shape].submit(work, noise.get(work.edges[0].node))
 
     def step(self) -> list[Walked]:
         """One network call (none when idle), and the units that have left, failed ones included."""

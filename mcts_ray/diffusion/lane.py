@@ -17,7 +17,7 @@ from mcts_ray.diffusion.jump import jump, second_order, second_order_weight
 from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.noise import draw
 from mcts_ray.diffusion.store import Kept, Store
-from mcts_ray.search.base import Edge, Work
+from mcts_ray.search.base import Cost, Edge, Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,11 @@ class Walked:
     nfe: int = 0
     error: str | None = None
     x0s: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def cost(self) -> Cost:
+        """What the walk has spent."""
+        return Cost(nfe=self.nfe, model_forwards=self.forwards, denoiser_seconds=self.seconds)
 
     @property
     def to_decode(self) -> tuple[torch.Tensor, ...]:
@@ -80,6 +85,7 @@ class Lane:
         self._size = size
         self._waiting: deque[Work] = deque()
         self._slots: list[_Slot] = []
+        self._given: dict[tuple[str, str], torch.Tensor] = {}  # noise (C, H, W), by search and node, that is not drawn
         self.nfe = 0  # states evaluated so far
         self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
         self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
@@ -87,13 +93,16 @@ class Lane:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._slots)
 
-    def submit(self, work: Work) -> None:
-        """Queue one unit."""
+    def submit(self, work: Work, noise: torch.Tensor | None = None) -> None:
+        """Queue one unit; `noise` (C, H, W) stands in for what its first node would draw."""
         self._waiting.append(work)
+        if noise is not None:
+            self._given[work.search, work.edges[0].node] = noise
 
     def drop(self, search: str) -> list[Walked]:
         """Forget the waiting and running units of a search; returns the running ones as far as they got."""
         dropped = [slot.left(error="dropped") for slot in self._slots if slot.work.search == search]
+        self._given = {key: noise for key, noise in self._given.items() if key[0] != search}
         self._waiting = deque(work for work in self._waiting if work.search != search)
         rows = [i for i, slot in enumerate(self._slots) if slot.work.search != search]
         self._pack(self._slots, rows, self._x_SCHW[: len(self._slots)], self._m1_SCHW[: len(self._slots)])
@@ -142,7 +151,7 @@ class Lane:
             return
         slots = [self._slot(work, work.setting.levels, cursor=0) for work in works]
         scale_B = torch.tensor([slot.levels.start_scale for slot in slots])
-        z_BCHW = draw([work.edges[0].node for work in works], self._shape)
+        z_BCHW = self._draw([(work.search, work.edges[0].node) for work in works])
         start = len(self._slots)
         self._x_SCHW[start : start + len(works)] = (scale_B[:, None, None, None] * z_BCHW).to(self._x_SCHW.device)
         self._slots += slots
@@ -219,7 +228,7 @@ class Lane:
         weights = [_weight(slot, edge) for slot, edge in zip(slots, edges, strict=True)]
         numbers = [(alpha, sigma, edge.phi, w) for (_, alpha, sigma), edge, w in zip(rows_B, edges, weights, strict=True)]
         alpha_B, sigma_B, phi_B, weight_B = torch.tensor(numbers, dtype=torch.float32).to(x0_BCHW.device).unbind(1)
-        x_BCHW = jump(x0_BCHW, eps_BCHW, alpha_B, sigma_B, phi_B, self._noise(edges))
+        x_BCHW = jump(x0_BCHW, eps_BCHW, alpha_B, sigma_B, phi_B, self._noise(slots, edges))
         if any(weights):
             x_BCHW = second_order(x_BCHW, x0_BCHW, m1_BCHW, weight_B)
         walked, rows = [], []
@@ -233,14 +242,22 @@ class Lane:
         self._pack(slots, rows, x_BCHW, x0_BCHW, keep=self._slots)
         return walked
 
-    def _noise(self, edges: Sequence[Edge]) -> torch.Tensor | None:
+    def _noise(self, slots: Sequence[_Slot], edges: Sequence[Edge]) -> torch.Tensor | None:
         """Noise for the edges that use it, zero elsewhere."""
         rows = [row for row, edge in enumerate(edges) if edge.phi > 0]
         if not rows:
             return None
         z_BCHW = torch.zeros(len(edges), *self._shape)
-        z_BCHW[rows] = draw([edges[row].node for row in rows], self._shape)
+        z_BCHW[rows] = self._draw([(slots[row].work.search, edges[row].node) for row in rows])
         return z_BCHW.to(self._x_SCHW.device)
+
+    def _draw(self, nodes: Sequence[tuple[str, str]]) -> torch.Tensor:
+        """The noise of nodes (B, C, H, W) fp32 on the CPU: drawn from their ids, or as it was given."""
+        z_BCHW = draw([node for _, node in nodes], self._shape)
+        for row, key in enumerate(nodes):
+            if key in self._given:
+                z_BCHW[row] = self._given.pop(key)
+        return z_BCHW
 
     def _pack(self, slots: Sequence[_Slot], rows: Sequence[int], x_BCHW, m1_BCHW, keep: Sequence[_Slot] = ()) -> None:
         """Put the given rows behind the slots in `keep`."""

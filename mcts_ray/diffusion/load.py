@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mcts_ray.diffusion.device import resolve_device, resolve_dtype
@@ -17,6 +19,7 @@ __all__ = [
     "UnsupportedModel",
     "UnsupportedScheduler",
     "load_pipeline",
+    "load_vae",
     "resolve_device",
     "resolve_dtype",
     "resolve_model",
@@ -43,6 +46,15 @@ def load_pipeline(model: str | Model, device="auto", dtype="fp32"):
     return use_ddim(pipe, model.name)
 
 
+def load_vae(model: Model, device, dtype):
+    """The autoencoder of a pipeline alone, as `load_pipeline` would have it."""
+    from diffusers import AutoencoderKL
+
+    load = partial(AutoencoderKL.from_pretrained, model.source, subfolder="vae")
+    with quiet():
+        return _loading(model, load, dtype).to(device)
+
+
 def use_ddim(pipe, name: str = "the pipeline"):
     """The same pipeline with its scheduler replaced by DDIM (without clipping) unless it is DDIM; announced once per model."""
     from diffusers import DDIMScheduler
@@ -61,11 +73,17 @@ def use_ddim(pipe, name: str = "the pipeline"):
 def _from_pretrained(model: Model, dtype):
     from diffusers import DiffusionPipeline
 
-    options = {"safety_checker": None, "requires_safety_checker": False, "use_safetensors": True, "dtype": dtype}
+    options = {"safety_checker": None, "requires_safety_checker": False}
+    return _loading(model, partial(DiffusionPipeline.from_pretrained, model.source, **options), dtype)
+
+
+def _loading(model: Model, load: Callable, dtype):
+    """What `load` makes of the safetensors of a model; UnsupportedModel if it cannot."""
+    options = {"use_safetensors": True, "dtype": dtype}
     if model.local and _half_precision_only(Path(model.source)):
         options["variant"] = "fp16"
     try:
-        return DiffusionPipeline.from_pretrained(model.source, **options)
+        return load(**options)
     except (OSError, ValueError, ImportError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UnsupportedModel(f"{model.name} cannot be loaded: {reason}") from error

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from mcts_ray.search.base import Cost, Outcome, Search, Work
 
@@ -16,6 +14,9 @@ class Observer(Protocol):
 
     def asked(self, search: Search, works: Sequence[Work]) -> None:
         """Units went out."""
+
+    def reissued(self, search: Search, work: Work) -> None:
+        """A lost unit went out again."""
 
     def told(self, search: Search, outcome: Outcome) -> None:
         """An outcome came back and has been applied."""
@@ -28,14 +29,16 @@ class Observer(Protocol):
 class Job:
     """A search to carry out, with at most `in_flight` units out at once.
 
-    `gallery` holds finished images (H, W, 3) uint8 by node: the `images` best so far, and the first one.
+    `gallery` holds finished images (H, W, 3) uint8 by node, or what stands for them in another process: the `images` best
+    so far, and the first one. `thumbnails` holds a small JPEG of every finished image.
     """
 
     search: Search
     in_flight: int
     images: int = 1
     observer: Observer | None = None
-    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+    gallery: dict[str, Any] = field(default_factory=dict)
+    thumbnails: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def first(self) -> str | None:
@@ -49,17 +52,26 @@ class Job:
             self.observer.asked(self.search, works)
         return works
 
-    def tell(self, outcome: Outcome, node: str, image_HWC: np.ndarray | None = None) -> None:
+    def tell(self, outcome: Outcome, node: str, image: Any = None, thumbnail: bytes = b"") -> None:
         """Pass an outcome on, and keep its image if it is among the best.
 
         The image is put down first, so that Ctrl-C at any point leaves no candidate without its image.
         """
-        if image_HWC is not None:
-            self.gallery[node] = image_HWC
+        if image is not None:
+            self.gallery[node] = image
+            if outcome.reward is not None:
+                self.thumbnails[node] = thumbnail
         if self.search.tell(outcome) and self.observer:
             self.observer.told(self.search, outcome)
         keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
         self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
+
+    def reissue(self, work: Work) -> Work:
+        """A lost unit, to be sent out again under a new epoch."""
+        again = self.search.reissue(work.id)
+        if self.observer:
+            self.observer.reissued(self.search, again)
+        return again
 
     def halt(self, costs: Sequence[Cost]) -> None:
         """End the search now and book what its units in flight had spent."""

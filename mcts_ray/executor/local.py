@@ -8,18 +8,16 @@ timing, so two runs of the same searches are the same, node for node.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import groupby
-
-import numpy as np
-import torch
 
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
-from mcts_ray.reward.base import Reward, Scored
-from mcts_ray.search.base import Cost, Outcome, Work
+from mcts_ray.executor.scoring import Scoring, thumbnail
+from mcts_ray.executor.session import Session, Walk, progress
+from mcts_ray.fusion import Refusal, fuse
+from mcts_ray.reward.base import Reward
+from mcts_ray.search.base import Work
 
 
 class LocalExecutor:
@@ -27,8 +25,7 @@ class LocalExecutor:
 
     def __init__(self, engine: Engine, decoder: Decoder, reward: Reward, clock: Callable[[], float] = time.perf_counter):
         self.engine = engine
-        self.decoder = decoder
-        self.reward = reward
+        self.scoring = Scoring(decoder, reward)
         self._clock = clock
 
     def run(self, jobs: Sequence[Job], on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -38,7 +35,7 @@ class LocalExecutor:
         unfinished units are abandoned and booked. An exception, Ctrl-C included, ends all searches in the same way
         (without further decoding) and is passed on.
         """
-        run = _Run(self, jobs, on_progress)
+        run = _Run(self.engine, self.scoring, Session(jobs, self._clock), on_progress)
         try:
             run.loop()
         finally:
@@ -48,150 +45,88 @@ class LocalExecutor:
 class _Run:
     """The state of one call of `LocalExecutor.run`."""
 
-    def __init__(self, executor: LocalExecutor, jobs: Sequence[Job], on_progress: Callable[[Progress], None] | None):
-        self.engine, self.decoder, self.reward = executor.engine, executor.decoder, executor.reward
-        self.clock = executor._clock
-        self.on_progress = on_progress
-        self.jobs = {job.search.id: job for job in jobs}
-        assert len(self.jobs) == len(jobs), "two searches have the same id"
-        self.turn = deque(jobs)
-        self.start = self.clock()
-        self.started: dict[str, float] = {}
-        self.order: dict[tuple[str, str], int] = {}
+    def __init__(self, engine: Engine, scoring: Scoring, session: Session, on_progress: Callable[[Progress], None] | None):
+        self.engine, self.scoring, self.session, self.on_progress = engine, scoring, session, on_progress
+        self.jobs = list(session.jobs.values())
+        self.start = session.clock()
         self.finished: list[Walked] = []
-        self.nfe_before = self.engine.nfe
+        self.nfe_before = engine.nfe
         self.step_seconds = 0.0
 
     def loop(self) -> None:
         """Until every search is done."""
         self.retire()
-        while self.turn:
+        while self.session.turn:
             self.fill()
             if self.finished and (self.engine.free or len(self.finished) >= self.engine.batch_size):
                 self.score()
-            else:
-                assert not self.engine.idle, "searches are not done but ask for nothing"
+            elif not self.engine.idle:
                 self.step()
             self.retire()
             if self.on_progress:
-                self.on_progress(self.progress())
+                self.on_progress(progress(self.jobs, self.engine.nfe - self.nfe_before, self.session.clock() - self.start))
 
     def fill(self) -> None:
-        """Ask the searches in turn, one unit each, until the batch is full or nobody has more for now."""
-        refused = 0
-        while self.engine.free and refused < len(self.turn):
-            job = self.turn[0]
-            self.turn.rotate(-1)
-            self.started.setdefault(job.search.id, self.clock())
-            works = job.ask()
-            refused = 0 if works else refused + 1
-            for work in works:
-                self.order[work.search, work.id] = len(self.order)
-            self.engine.submit(works)
+        """Ask for units until the batch is full or nobody has more for now; fuse the noise of those that need it."""
+        works = self.session.take(self.engine.free)
+        fused = {work: self.fuse(work) for work in works if work.fuse}
+        for work, noise in fused.items():
+            if isinstance(noise, Refusal):
+                self.session.refuse(work, noise.value)
+        going = [work for work in works if not isinstance(fused.get(work), Refusal)]
+        self.engine.submit(going, {work.edges[0].node: fused[work] for work in going if work.fuse})
+        assert going or fused or not self.engine.idle or self.finished, "searches are not done but ask for nothing"
+
+    def fuse(self, work: Work):
+        """The noise that stands in for a fused unit's own, or why there is none."""
+        return fuse(work, self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width))
 
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""
-        start = self.clock()
-        walked = sorted(self.engine.step(), key=lambda w: self.order[w.work.search, w.work.id])
-        self.step_seconds = self.clock() - start
+        start = self.session.clock()
+        walked = self.session.in_order(self.engine.step())
+        self.step_seconds = self.session.clock() - start
         for unit in walked:
             if unit.to_decode:
                 self.finished.append(unit)
             else:
-                self.tell(unit.work, _cost(unit), error=unit.error)
+                self.session.settle(_walk(unit))
 
     def score(self) -> None:
         """Decode and reward the finished units, and tell their outcomes in the order in which they went out."""
-        finished = sorted(self.finished, key=lambda w: self.order[w.work.search, w.work.id])
-        for _, units in groupby(finished, key=lambda unit: unit.to_decode[0].shape):
-            units = list(units)
-            images_NHWC = self.decoder.decode(torch.stack([latent for unit in units for latent in unit.to_decode]))
-            prompts = [unit.work.setting.prompt for unit in units for _ in unit.to_decode]
-            answered = iter(zip(images_NHWC, self.reward.score(images_NHWC, prompts), strict=True))
-            for unit in units:
-                self.finished.remove(unit)  # not before: what an interrupt finds here is still to be booked
-                self.answer(unit, [next(answered) for _ in unit.to_decode])
-
-    def answer(self, unit: Walked, answers: Sequence[tuple[np.ndarray, Scored]]) -> None:
-        """Tell what became of a unit, given its decoded images and their scores: those of its step scores come first.
-
-        A step score that could not be had is None; a finished image without a reward is a failed unit.
-        """
-        calls = sum(scored.calls for _, scored in answers)
-        cost = _cost(unit, len(answers), calls, calls * self.reward.forwards)
-        nodes = [edge.node for edge in unit.work.edges if edge.node in unit.work.scored]
-        scores = tuple((node, scored.score) for node, (_, scored) in zip(nodes, answers))
-        if unit.latent is None:
-            self.tell(unit.work, cost, scores=scores)
-        else:
-            image_HWC, final = answers[-1]
-            self.tell(unit.work, cost, final.score, final.error, scores, image_HWC)
-
-    def tell(self, work: Work, cost: Cost, reward=None, error=None, scores=(), image_HWC: np.ndarray | None = None) -> None:
-        """Set the clock of the search that asked for `work` and tell it what became of it."""
-        job = self.jobs[work.search]
-        job.search.tick(self.seconds(job))
-        image_HWC = None if image_HWC is None else image_HWC.copy()
-        outcome = Outcome(work.id, work.search, work.epoch, cost, reward, scores, error)
-        job.tell(outcome, work.edges[-1].node, image_HWC)
+        units = self.session.in_order(self.finished)
+        prompts = [unit.work.setting.prompt for unit in units for _ in unit.to_decode]
+        answers = iter(self.scoring.answer([latent for unit in units for latent in unit.to_decode], prompts))
+        for unit in units:
+            self.finished.remove(unit)  # not before: what an interrupt finds here is still to be booked
+            mine = [next(answers) for _ in unit.to_decode]
+            image = None if unit.latent is None else mine[-1].image_HWC.copy()
+            small = b"" if image is None else thumbnail(image)
+            self.session.settle(_walk(unit), [a.scored for a in mine], self.scoring.reward.forwards, image, small)
 
     def retire(self) -> None:
         """Set all clocks; take out searches that are done, and those that would be out of time after one more call."""
-        for job in tuple(self.turn):
-            search, seconds = job.search, self.seconds(job)
-            search.tick(seconds)
-            if search.max_seconds is not None and seconds + self.step_seconds >= search.max_seconds:
-                self.expire(job)
-            if search.done:
-                self.turn.remove(job)
-                self.engine.drop(search.id)
-
-    def expire(self, job: Job) -> None:
-        """End a search whose time is over; images that only wait for their reward still count."""
-        if any(unit.work.search == job.search.id for unit in self.finished):
-            self.score()
-        self.halt(job)
+        self.session.tick()
+        for job in self.session.overdue(self.step_seconds):
+            if any(unit.work.search == job.search.id for unit in self.finished):
+                self.score()  # images that only wait for their reward still count
+            self.halt(job)
+        for job in self.session.release():
+            self.engine.drop(job.search.id)
 
     def halt(self, job: Job) -> None:
         """Abandon the units in flight of one search and book what they had spent."""
-        dropped = self.engine.drop(job.search.id)
-        dropped += [unit for unit in self.finished if unit.work.search == job.search.id]
-        self.finished = [unit for unit in self.finished if unit.work.search != job.search.id]
-        if not job.search.done:
-            job.halt([_cost(unit) for unit in dropped])
+        id = job.search.id
+        dropped = [*self.engine.drop(id), *(unit for unit in self.finished if unit.work.search == id)]
+        self.finished = [unit for unit in self.finished if unit.work.search != id]
+        self.session.halt(job, [unit.cost for unit in dropped])
 
     def close(self) -> None:
         """After an exception: end what is still running."""
-        for job in self.turn:
-            job.search.tick(self.seconds(job))
+        for job in self.session.turn:
             self.halt(job)
 
-    def seconds(self, job: Job) -> float:
-        """Wall time since the first ask of a search."""
-        now = self.clock()
-        return now - self.started.get(job.search.id, now)
 
-    def progress(self) -> Progress:
-        """Where the run stands."""
-        searches = [job.search for job in self.jobs.values()]
-        best = (search.best(1) for search in searches)
-        return Progress(
-            nfe=self.engine.nfe - self.nfe_before,
-            budget=sum(search.budget for search in searches),
-            seconds=self.clock() - self.start,
-            best=tuple(found[0].reward if found else None for found in best),
-            images=sum(len(search.finished) for search in searches),
-            failed=sum(len(search.errors) for search in searches),
-            running=len(self.turn),
-        )
-
-
-def _cost(unit: Walked, decodes: int = 0, reward_calls: int = 0, reward_forwards: int = 0) -> Cost:
-    """What a unit has spent: its walk, and the decoding and rewarding of its image."""
-    return Cost(
-        nfe=unit.nfe,
-        model_forwards=unit.forwards + reward_forwards,
-        decodes=decodes,
-        reward_calls=reward_calls,
-        denoiser_seconds=unit.seconds,
-    )
+def _walk(unit: Walked) -> Walk:
+    """A unit without its tensors."""
+    return Walk(unit.work, unit.cost, unit.error)

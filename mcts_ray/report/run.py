@@ -4,6 +4,7 @@
     journal.jsonl   append-only, flushed with every outcome: a header, then what was asked and told
     metrics.jsonl   the anytime curve: nfe, seconds and the best reward, a line for every finished image
     tree.json       every node: id, parent, level, action, visits, value
+    report.html     all of it for a reader, self-contained
     images/         the best images, best first, with prompt, seed, node and scores in the PNG metadata
 """
 
@@ -21,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
-from mcts_ray.search import journal
-from mcts_ray.search.base import Cost, Outcome, Search, Work
+from mcts_ray.report.html import report
+from mcts_ray.report.record import write_line
 
 if TYPE_CHECKING:
     from mcts_ray.result import SearchResult
 
 JOURNAL_VERSION = 1
-_MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "images")
+_MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "report.html", "images")
 
 
 def check_free(path: Path) -> None:
@@ -50,7 +51,7 @@ def check_writable(path: Path, what: str = "directory") -> None:
 
 
 class RunDirectory:
-    """An observer that writes one search down as it happens; `finish` adds what is known at its end."""
+    """The directory of one search: made before it runs, for a `Recorder` to write to; `finish` adds what is known at its end."""
 
     def __init__(self, path: Path, job: dict[str, Any], header: dict[str, Any]):
         """Make the directory. `job`: what job.json says; `header`: the first line of the journal."""
@@ -58,46 +59,24 @@ class RunDirectory:
         self.path = path
         try:
             (path / "images").mkdir(parents=True)
-            self._journal = open(path / "journal.jsonl", "x", encoding="utf-8")
-            self._metrics = open(path / "metrics.jsonl", "x", encoding="utf-8")
+            with open(path / "journal.jsonl", "x", encoding="utf-8") as file:
+                write_line(file, {"type": "header", "version": JOURNAL_VERSION, **header})
+            (path / "metrics.jsonl").touch(exist_ok=False)
         except OSError as error:
             raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._job = {**job, "status": "running", "started": now, "versions": versions()}
         write_json(path / "job.json", self._job)
-        write_line(self._journal, {"type": "header", "version": JOURNAL_VERSION, **header})
-        self._journal.flush()
-
-    def asked(self, search: Search, works: Sequence[Work]) -> None:
-        """Units went out."""
-        for work in works:
-            write_line(self._journal, journal.asked(work))
-
-    def told(self, search: Search, outcome: Outcome) -> None:
-        """An outcome has been applied."""
-        seconds = search.ledger.seconds
-        write_line(self._journal, journal.told(outcome, seconds))
-        self._journal.flush()
-        if outcome.reward is not None and outcome.error is None:
-            best = search.best(1)[0].reward
-            write_line(self._metrics, {"nfe": search.ledger.nfe, "seconds": round(seconds, 3), "best": best})
-            self._metrics.flush()
-
-    def halted(self, search: Search, costs: Sequence[Cost]) -> None:
-        """The search was ended with units in flight."""
-        write_line(self._journal, journal.halted(costs, search.ledger.seconds))
-        self._journal.flush()
 
     def finish(self, result: SearchResult, status: str) -> None:
-        """Write the images, the tree and the end of job.json."""
-        self._journal.close()
-        self._metrics.close()
+        """Write the images, the tree, the report and the end of job.json."""
         for rank, (image, path) in enumerate(zip(result.images, image_paths(self.path, result), strict=True)):
             info = PngInfo()
             for name, value in image_metadata(result, rank).items():
                 info.add_text(name, str(value))
             image.save(path, pnginfo=info)
         write_json(self.path / "tree.json", result.tree)
+        (self.path / "report.html").write_text(report(result), encoding="utf-8")
         end = {"status": status, "errors": list(result.errors), "result": summary(result)}
         write_json(self.path / "job.json", {**self._job, **end})
 
@@ -160,11 +139,6 @@ def versions() -> dict[str, str]:
     """Of Python and the libraries that decide about the numbers."""
     libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
     return {"mcts_ray": __version__, "python": python_version(), **libraries}
-
-
-def write_line(file, record: dict[str, Any]) -> None:
-    """One JSON object on one line."""
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
@@ -240,6 +240,12 @@ class Search(ABC):
             self.finished.append(Candidate(node, outcome.reward, self.ledger.nfe, self.ledger.seconds))
         self._apply(work, outcome)
         return True
+
+    def reissue(self, work: str) -> Work:
+        """The unit `work`, in flight and lost with whoever carried it out, once more: answers of earlier epochs are void."""
+        again = replace(self._in_flight[work], epoch=self._in_flight[work].epoch + 1)
+        self._in_flight[work] = again
+        return again
 
     def tick(self, seconds: float) -> None:
         """Set the clock: wall time since the first ask. From `max_seconds` on nothing more is asked for."""

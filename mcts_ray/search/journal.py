@@ -22,6 +22,11 @@ def asked(work: Work) -> dict:
     return record
 
 
+def reissued(work: Work) -> dict:
+    """The record of a unit that was lost and went out again."""
+    return {"type": "reissue", "work": work.id, "epoch": work.epoch}
+
+
 def told(outcome: Outcome, seconds: float) -> dict:
     """The record of one outcome coming back, `seconds` after the first ask."""
     return {"type": "tell", "seconds": seconds, **asdict(outcome)}
@@ -50,6 +55,8 @@ def replay(search: Search, records: Iterable[dict]) -> None:
             works = search.ask(1)
             if [asked(work) for work in works] != [record]:
                 raise ValueError(f"the journal of search {search.id!r} does not belong to this configuration")
+        elif record["type"] == "reissue":
+            search.reissue(record["work"])
         elif record["type"] == "tell":
             search.tick(record["seconds"])
             search.tell(outcome_of(record))

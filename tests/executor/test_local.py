@@ -9,7 +9,8 @@ from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
-from mcts_ray.executor import Job, LocalExecutor
+from mcts_ray.executor import Job
+from mcts_ray.executor.local import LocalExecutor
 from mcts_ray.reward import Reward, resolve_reward
 from mcts_ray.search import BestOfN, Setting
 from tests.tiny import SIZE, tiny_pipeline

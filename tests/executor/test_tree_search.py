@@ -12,7 +12,8 @@ from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import jump
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.executor import Job, LocalExecutor
+from mcts_ray.executor import Job
+from mcts_ray.executor.local import LocalExecutor
 from mcts_ray.gain import Constant
 from mcts_ray.reward import resolve_reward
 from mcts_ray.search import MCTS, PSP, Setting, journal

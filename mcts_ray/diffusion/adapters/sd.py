@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mcts_ray.diffusion.adapters.vae import VaeAdapter
 from mcts_ray.diffusion.errors import UnsupportedModel
 from mcts_ray.diffusion.levels import refuse_clipping
 from mcts_ray.diffusion.resolve import check_sides
@@ -29,22 +30,27 @@ class StableDiffusionAdapter:
         refuse_clipping(pipe.scheduler)
         self.pipe = pipe
         self.unet = pipe.unet.eval()
-        self.vae = pipe.vae.eval()
+        self._vae = VaeAdapter(pipe.vae)
         pipe.text_encoder.eval()
         self.device = self.unet.device
         self.scheduler = pipe.scheduler
         self.tap_points = unet_points(self.unet)
 
     @property
+    def scale_factor(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return self._vae.scale_factor
+
+    @property
     def default_size(self) -> tuple[int, int]:
         """(height, width) in pixels that the pipeline makes when not told otherwise."""
         size = self.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return height * self.pipe.vae_scale_factor, width * self.pipe.vae_scale_factor
+        return height * self.scale_factor, width * self.scale_factor
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, H, W) of the latent of an image; ValueError unless both sides are multiples of the autoencoder's factor."""
-        factor = self.pipe.vae_scale_factor
+        factor = self.scale_factor
         check_sides(height, width, factor)
         return self.unet.config.in_channels, height // factor, width // factor
 
@@ -61,11 +67,6 @@ class StableDiffusionAdapter:
         )
         return output[0].float()
 
-    @torch.no_grad()
     def decode(self, latent_NCHW: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, height, width) in [-1, 1], fp32, possibly overshooting."""
-        config = self.vae.config
-        latent_NCHW = latent_NCHW / config.scaling_factor
-        if config.get("shift_factor"):
-            latent_NCHW = latent_NCHW + config.shift_factor
-        return self.vae.decode(latent_NCHW.to(self.vae.dtype), return_dict=False)[0].float()
+        return self._vae.decode(latent_NCHW)

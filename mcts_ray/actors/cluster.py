@@ -1,0 +1,102 @@
+"""Finding a Ray cluster, joining it, or starting one for the length of a search.
+
+Where the cluster is: `address`, else RAY_ADDRESS, else one that `ray start` has started on this machine, else a new one on
+this machine. An address is probed by TCP first, since Ray takes half a minute to say that nobody is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PROBE = 5.0  # seconds
+OBJECT_STORE = 2**30  # bytes, of a cluster of our own
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour that Ray announces for its next release, without the announcement
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def probe(address: str) -> None:
+    """ValueError unless somebody listens at `address` ("host:port", or "ray://host:port")."""
+    parts = urlsplit(address if "://" in address else f"ray-head://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise ValueError(f"address {address!r} is not of the form host:port, as in 127.0.0.1:6379")
+    try:
+        socket.create_connection((host, port), timeout=PROBE).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ValueError(f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or leave --address out")
+
+
+def find(address: str | None = None) -> str | None:
+    """The address to join, probed; None if a cluster is to be started. ValueError if the one asked for does not answer."""
+    asked = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if asked == "local":
+        return None
+    if asked != "auto":
+        probe(asked)
+        return asked
+    known = _started_here()
+    try:
+        if known:
+            probe(known)
+            return known
+    except ValueError:  # what is written there outlives a cluster that crashed
+        pass
+    if address == "auto":
+        raise ValueError("no Ray cluster runs on this machine; start one with `ray start --head`, or leave --address out")
+    return None
+
+
+def join(address: str | None, workers: int = 1) -> bool:
+    """Connect this process to the cluster at `address` as found, or to a new one with room for `workers`.
+
+    Returns whether the connection is ours to end; one that the process already had is left as it is.
+    """
+    os.environ |= {name: value for name, value in QUIET.items() if name not in os.environ}
+    import ray
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    if ray.is_initialized():
+        return False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if address:  # Ray itself uses this user's token when it starts a cluster, but not when it joins one by its address
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address:
+        ray.init(address=address, namespace="mcts_ray", **options)
+    else:
+        cpus = max(workers, os.cpu_count() or 1)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            namespace="mcts_ray",
+            **options,
+        )
+    return True
+
+
+def leave() -> None:
+    """End the connection; a cluster that `join` has started ends with it."""
+    import ray
+
+    ray.shutdown()
+
+
+def _started_here() -> str | None:
+    """The address that the last `ray start` on this machine has written down."""
+    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        return file.read_text().strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,149 @@
+"""The denoiser actor: an engine of its own, driven by the tree manager one batch of units at a time.
+
+Torch is imported when the model is, not when this module is: the tree manager and the driver only name the class.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import ray
+
+from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.resolve import Model
+from mcts_ray.search.base import Cost, Work
+
+States = dict[tuple[str, str], tuple[int, np.ndarray, "int | None"]]  # by search and node: level, (x0, eps[, m1]), previous
+
+
+@dataclass(frozen=True)
+class Left:
+    """A unit that has left the engine: which one, what it has spent, why it failed if it did, how many latents it leaves."""
+
+    search: str
+    work: str
+    epoch: int
+    cost: Cost
+    error: str | None
+    latents: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a call of `advance` did. nfe: states evaluated since the engine was made; step_seconds: of its last batch."""
+
+    left: tuple[Left, ...]
+    nfe: int
+    step_seconds: float
+
+
+class DenoiserWorker:
+    """Loads a model on first use and runs walks in it. A restarted one is empty, which `generation` tells the manager's calls."""
+
+    def __init__(self, model: Model, device: str, dtype: str, threads: int | None = None) -> None:
+        self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
+        self.generation = -1
+        self.batch_size = 1
+        self._engine = None
+
+    def __repr__(self) -> str:
+        return f"Denoiser({self.model.name})"
+
+    def place(self) -> tuple[str, list[int], int]:
+        """(node, GPU ids, process id) of this actor."""
+        context = ray.get_runtime_context()
+        return context.get_node_id(), [int(gpu) for gpu in ray.get_gpu_ids()], os.getpid()
+
+    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any):
+        """The `Plan` of a request; ValueError with a sentence if the model cannot do it."""
+        from mcts_ray.executor.plan import make_plan
+
+        return make_plan(self.model.name, self.denoiser, prompts, config, reward)
+
+    def resize(self, batch_size: int) -> None:
+        """An empty engine with this batch size."""
+        self.batch_size, self._engine = batch_size, None
+
+    def advance(
+        self, generation: int, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any], seconds: float
+    ) -> tuple[Report, States, list[np.ndarray]]:
+        """Take in `works` and step until a unit has left, nothing is in, or another step would take longer than `seconds`.
+
+        noise: fused noise by unit id. states: object refs to `States` of other denoisers that hold parents of `works`.
+        Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. A call of a
+        new `generation` starts with an empty engine: what was in it has been given to others.
+        """
+        if generation != self.generation:
+            self.generation, self._engine = generation, None
+        start = time.perf_counter()
+        engine = self.engine
+        self._take_in(works, noise, states)
+        walked, last = [], 0.0
+        while not walked and not engine.idle and time.perf_counter() - start + last <= seconds:
+            begin = time.perf_counter()
+            walked = engine.step()
+            last = time.perf_counter() - begin
+        kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
+        left = tuple(Left(w.work.search, w.work.id, w.work.epoch, w.cost, w.error, len(w.to_decode)) for w in walked)
+        latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
+        return Report(left, engine.nfe, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
+
+    def drop(self, search: str) -> list[Cost]:
+        """Forget a search that has ended; returns what its running units have spent."""
+        return [walked.cost for walked in self.engine.drop(search)]
+
+    @property
+    def engine(self):
+        """The engine, made when it is first needed."""
+        if self._engine is None:
+            from mcts_ray.diffusion.engine import Engine
+
+            self._engine = Engine(self.denoiser, self.batch_size)
+        return self._engine
+
+    @cached_property
+    def denoiser(self):
+        """The loaded model."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+        from mcts_ray.diffusion.denoiser import Denoiser
+        from mcts_ray.diffusion.load import load_pipeline
+
+        return Denoiser(StableDiffusionAdapter(load_pipeline(self.model, self.device, self.dtype)))
+
+    def _take_in(self, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any]) -> None:
+        import torch
+
+        store = self.engine.store
+        elsewhere: States = {key: state for part in ray.get(list(states)) for key, state in part.items()}
+        for work in works:
+            parent = (work.search, work.parent)
+            if parent in elsewhere and store.get(*parent) is None:
+                store.put(*parent, _unpacked(elsewhere[parent], self.denoiser.device))
+        given = {work.edges[0].node: torch.from_numpy(noise[work.id]) for work in works if work.id in noise}
+        self.engine.submit(works, given)
+
+
+def _packed(kept) -> tuple[int, np.ndarray, int | None]:
+    """A kept state as plain numbers, contiguous fp32."""
+    tensors = [kept.x0, kept.eps] + ([] if kept.m1 is None else [kept.m1])
+    return kept.level, np.stack([tensor.cpu().numpy() for tensor in tensors]), kept.previous
+
+
+def _unpacked(state: tuple[int, np.ndarray, int | None], device):
+    import torch
+
+    from mcts_ray.diffusion.store import Kept
+
+    level, tensors, previous = state
+    x0, eps, *m1 = torch.from_numpy(tensors.copy()).to(device).unbind(0)
+    return Kept(level, x0, eps, m1[0] if m1 else None, previous)

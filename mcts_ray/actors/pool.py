@@ -1,0 +1,142 @@
+"""A denoiser and its reward actor as the tree manager sees them: what they have in hand, and how to speak to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ray.exceptions import RayActorError
+
+from mcts_ray.actors.denoiser import Report
+from mcts_ray.actors.spec import Actor
+from mcts_ray.executor.session import Walk
+from mcts_ray.reward.base import Scored
+from mcts_ray.search.base import Cost, Work
+
+Key = tuple[str, str]  # search and unit, or search and node
+TRIES = 3  # times that a unit may be lost with its denoiser, or a batch with its reward, before it has failed
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A unit whose latents wait to be scored: `rows` of the batch of latents behind `latents`."""
+
+    walk: Walk
+    latents: Any
+    rows: range
+
+    @property
+    def work(self) -> Work:
+        """The unit."""
+        return self.walk.work
+
+
+class Verdict(NamedTuple):
+    """What scoring said of one unit: an answer for each of its latents, its image (a ref) and thumbnail if it is finished."""
+
+    answers: Sequence[Scored]
+    image: Any = None
+    thumbnail: bytes = b""
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class Worker:
+    """A denoiser, the reward actor that scores for it, and the units that they have in hand.
+
+    out: units given to it, `pending` those of them not yet sent, with their fused noise in `noise`; finished: units that wait
+    to be scored. size: its batch size. generation: how often it has died.
+    """
+
+    denoiser: Actor
+    reward: Actor
+    size: int = 1
+    generation: int = 0
+    out: dict[Key, Work] = field(default_factory=dict)
+    pending: list[Work] = field(default_factory=list)
+    noise: dict[str, Any] = field(default_factory=dict)
+    finished: list[Finished] = field(default_factory=list)
+    nfe: int = 0
+    step_seconds: float = 0.0
+    scoring: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def free(self) -> int:
+        """Units that still fit in one batch."""
+        return max(0, self.size - len(self.out))
+
+    def give(self, works: Sequence[Work], noise: dict[str, Any]) -> None:
+        """Units for its next call."""
+        self.out |= {(work.search, work.id): work for work in works}
+        self.pending += works
+        self.noise |= noise
+
+    async def resize(self, size: int) -> None:
+        """Set its batch size; its engine must be idle."""
+        self.size, self.nfe = size, 0
+        await self.denoiser.handle.resize.remote(size)
+
+    async def advance(self, states: Sequence[Any], seconds: float) -> tuple[int, list[Finished], Any]:
+        """Send what is pending and step until units leave: (NFE spent, those units, ref to the states they kept).
+
+        Raises RayActorError if the denoiser dies over it.
+        """
+        works, self.pending = self.pending, []
+        noise = {work.id: self.noise.pop(work.id) for work in works if work.id in self.noise}
+        call = self.denoiser.handle.advance.options(num_returns=3)
+        answer, kept, latents = call.remote(self.generation, works, noise, states, seconds)
+        report: Report = await answer
+        spent, self.nfe, self.step_seconds = report.nfe - self.nfe, report.nfe, report.step_seconds
+        units, row = [], 0
+        for left in report.left:
+            rows, row = range(row, row + left.latents), row + left.latents
+            work = self.out.pop((left.search, left.work), None)
+            if work is not None:
+                units.append(Finished(Walk(work, left.cost, left.error), latents, rows))
+        return spent, units, kept
+
+    async def revive(self) -> list[Work]:
+        """After a death: the units that were lost with it. It is restarted or replaced, and empty."""
+        works = list(self.out.values())
+        self.generation, self.nfe, self.out, self.pending = self.generation + 1, 0, {}, []
+        await self.denoiser.revive()
+        await self.denoiser.handle.resize.remote(self.size)
+        return works
+
+    async def score(self, units: Sequence[Finished], reward: Any) -> list[Verdict]:
+        """Have the latents of units decoded and scored; a reward actor that dies is replaced, and asked again."""
+        for _ in range(TRIES):
+            try:
+                return await self._score(units, reward)
+            except RayActorError:
+                await self.reward.revive()
+        return [Verdict((), error=f"its reward actor died {TRIES} times")] * len(units)
+
+    async def _score(self, units: Sequence[Finished], reward: Any) -> list[Verdict]:
+        batches = list(dict.fromkeys(unit.latents for unit in units))
+        picks = [(batches.index(unit.latents), row) for unit in units for row in unit.rows]
+        prompts = [unit.work.setting.prompt for unit in units for _ in unit.rows]
+        last = [sum(len(unit.rows) for unit in units[: i + 1]) - 1 for i in range(len(units))]
+        wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
+        call = self.reward.handle.score.options(num_returns=1 + len(wanted))
+        stats, *images = _refs(call.remote(reward, picks, prompts, wanted, *batches))
+        scored, thumbnails = await stats
+        pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
+        return [
+            Verdict([next(answers) for _ in unit.rows], *(next(pictures) if unit.work.terminal else (None, b""))) for unit in units
+        ]
+
+    def forget(self, search: str) -> list[Cost]:
+        """Let go of the units of a search; returns what its finished ones have spent."""
+        self.out = {key: work for key, work in self.out.items() if key[0] != search}
+        self.pending = [work for work in self.pending if work.search != search]
+        spent = [unit.walk.cost for unit in self.finished if unit.work.search == search]
+        self.finished = [unit for unit in self.finished if unit.work.search != search]
+        return spent
+
+
+def _refs(answer: Any) -> list[Any]:
+    """A call with one return gives a ref, with several a list of them."""
+    return answer if isinstance(answer, list) else [answer]

@@ -1,0 +1,74 @@
+"""The reward actor: decodes latents and scores the images, whole batches at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mcts_ray.diffusion.resolve import Model
+
+
+class RewardWorker:
+    """An autoencoder and the rewards asked for so far, loaded on first use.
+
+    gpus: ids of the GPUs to see, those of the denoiser that it shares one with; paths: where a user's reward module may lie.
+    """
+
+    def __init__(
+        self, model: Model, device: str, dtype: str, threads: int | None = None, gpus: Sequence[int] = (), paths: Sequence[str] = ()
+    ) -> None:
+        self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        sys.path += [path for path in paths if path not in sys.path]
+        self._scoring: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Reward({self.model.name})"
+
+    def load(self, reward: Any) -> int:
+        """Make a reward (its text, or a callable); returns network sample-forwards per call. ValueError if it cannot be made."""
+        return self._of(reward).reward.forwards
+
+    def score(
+        self, reward: Any, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], *batches: list[np.ndarray]
+    ) -> list:
+        """Decode and score the latents `batches[b][i]` for (b, i) in `picks`.
+
+        Returns the answers (`Scored`) and the thumbnails of `wanted` (places in `picks`), then, each as an object of its own,
+        the wanted images (H, W, 3) uint8.
+        """
+        import torch
+
+        from mcts_ray.executor.scoring import thumbnail
+
+        answers = self._of(reward).answer([torch.from_numpy(batches[b][i].copy()) for b, i in picks], prompts)
+        images = [answers[place].image_HWC.copy() for place in wanted]
+        stats = [answer.scored for answer in answers], [thumbnail(image) for image in images]
+        return [stats, *images] if images else stats
+
+    def _of(self, reward: Any):
+        if reward not in self._scoring:
+            from mcts_ray.executor.scoring import Scoring
+            from mcts_ray.reward import resolve_reward
+
+            self._scoring[reward] = Scoring(self._decoder, resolve_reward(reward, self.device))
+        return self._scoring[reward]
+
+    @cached_property
+    def _decoder(self):
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        from mcts_ray.diffusion.adapters.vae import VaeAdapter
+        from mcts_ray.diffusion.decode import Decoder
+        from mcts_ray.diffusion.load import load_vae, resolve_device, resolve_dtype
+
+        device = resolve_device(self.device)
+        return Decoder(VaeAdapter(load_vae(self.model, device, resolve_dtype(self.dtype, device))))

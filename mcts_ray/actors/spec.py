@@ -1,0 +1,40 @@
+"""An actor and how it is made, so that whoever sees it die can have it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+PATIENCE = 60.0  # seconds for Ray to restart an actor by itself
+
+
+class Actor:
+    """A handle to an actor around a plain class. Ray restarts it when its process dies; its calls are never repeated by Ray."""
+
+    def __init__(self, worker: type, *args: Any, **options: Any) -> None:
+        self._recipe = worker, args, options
+        self.handle = self._start()
+
+    def __repr__(self) -> str:
+        return f"Actor({self._recipe[0].__name__})"
+
+    async def revive(self) -> None:
+        """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while loop.time() < deadline:
+            try:
+                await self.handle.__ray_ready__.remote()
+                return
+            except ActorUnavailableError:
+                await asyncio.sleep(0.2)
+            except RayActorError:
+                break
+        self.handle = self._start()
+
+    def _start(self):
+        worker, args, options = self._recipe
+        return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options).remote(*args)

@@ -1,0 +1,97 @@
+"""Where searches are carried out: the face that `Searcher` sees of this process or of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mcts_ray.config import SearchConfig
+from mcts_ray.executor.base import Job, Progress
+from mcts_ray.report.record import Recorder
+from mcts_ray.reward.base import ImageReward
+from mcts_ray.search.base import Candidate, Ledger, Search
+
+if TYPE_CHECKING:
+    from mcts_ray.executor.plan import Plan
+
+
+@dataclass(frozen=True)
+class Task:
+    """A fresh search, how many of its units may be out at once, how many images to keep, and where to write it down."""
+
+    search: Search
+    in_flight: int
+    images: int
+    run_dir: Path | None = None
+
+    def moved(self) -> Task:
+        """The same for another process on this machine, whose working directory is another."""
+        return replace(self, run_dir=self.run_dir and self.run_dir.absolute())
+
+    def job(self) -> Job:
+        """The task begun, in this process."""
+        return Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is left of a search: everything a result is made of.
+
+    first: the node of the image that was finished first. gallery: images (H, W, 3) uint8 by node, of `best` and `first`.
+    """
+
+    best: tuple[Candidate, ...]
+    finished: tuple[Candidate, ...]
+    first: str | None
+    gallery: Mapping[str, np.ndarray]
+    thumbnails: Mapping[str, bytes]
+    ledger: Ledger
+    nodes: list[dict[str, Any]]
+    errors: tuple[str, ...]
+    refusals: Mapping[str, int]
+
+    @classmethod
+    def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
+        """What a job has found so far."""
+        search = job.search
+        return cls(
+            best=tuple(search.best(job.images)),
+            finished=tuple(search.finished),
+            first=job.first,
+            gallery=gallery,
+            thumbnails=job.thumbnails,
+            ledger=search.ledger,
+            nodes=search.nodes(),
+            errors=tuple(search.errors),
+            refusals=dict(search.refusals),
+        )
+
+
+class Run(NamedTuple):
+    """How carrying out tasks ended: what each has found, and the exception that ended them early, Ctrl-C included."""
+
+    found: list[Found]
+    error: BaseException | None
+
+
+class Backend(Protocol):
+    """Plans requests and carries them out."""
+
+    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
+        """The plan of a request; ValueError with a sentence if the model cannot do it."""
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        plan: Plan,
+        reward: str | ImageReward,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        """Carry out tasks made from one plan; never raises for what happens on the way."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""

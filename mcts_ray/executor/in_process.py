@@ -1,0 +1,62 @@
+"""The backend in this process: a loaded pipeline, its engine and its rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+from mcts_ray.diffusion.decode import Decoder
+from mcts_ray.diffusion.denoiser import Denoiser
+from mcts_ray.diffusion.engine import Engine
+from mcts_ray.executor.backend import Found, Run, Task
+from mcts_ray.executor.base import Progress
+from mcts_ray.executor.local import LocalExecutor
+from mcts_ray.executor.plan import Plan, make_plan
+from mcts_ray.reward import ImageReward, Reward, resolve_reward
+
+
+class InProcess:
+    """Carries out searches with a pipeline on DDIM that is loaded in this process."""
+
+    def __init__(self, pipe, model: str, batch_size: int | None = None) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self.adapter = StableDiffusionAdapter(pipe)
+        self.denoiser = Denoiser(self.adapter)
+        self.decoder = Decoder(self.adapter)
+        self._rewards: dict[str, Reward] = {}
+
+    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
+        return make_plan(self.model, self.denoiser, prompts, config, reward)
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        plan: Plan,
+        reward: str | ImageReward,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Run:
+        jobs = [task.job() for task in tasks]
+        error = None
+        try:
+            self.executor(plan, reward).run(jobs, on_progress)
+        except BaseException as caught:  # what was found is handed over first
+            error = caught
+        return Run([Found.of(job, job.gallery) for job in jobs], error)
+
+    def executor(self, plan: Plan, reward: str | ImageReward) -> LocalExecutor:
+        """An executor for the searches of a plan."""
+        engine = Engine(self.denoiser, self.batch_size or plan.batch_size)
+        return LocalExecutor(engine, self.decoder, self._reward(reward))
+
+    def close(self) -> None:
+        """Nothing is held that does not go with the object."""
+
+    def _reward(self, reward: str | ImageReward) -> Reward:
+        """The reward, made once for each name."""
+        if not isinstance(reward, str):
+            return resolve_reward(reward)
+        if reward not in self._rewards:
+            self._rewards[reward] = resolve_reward(reward, str(self.adapter.device))
+        return self._rewards[reward]

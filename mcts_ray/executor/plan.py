@@ -1,0 +1,82 @@
+"""A request met with a loaded model: checked, defaults filled in, one search for each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from mcts_ray.checks import canonical, check_algorithm, check_prompts, check_size, choose_reward, needs_scenes
+from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.denoiser import Denoiser
+from mcts_ray.diffusion.jump import phi_from_eta
+from mcts_ray.diffusion.levels import ays_levels
+from mcts_ray.gain import make_policy
+from mcts_ray.reward import ImageReward, reward_name
+from mcts_ray.search import ALGORITHMS, Search, Setting
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
+
+    latent_shape: (C, H, W) of all states.
+    """
+
+    config: SearchConfig
+    searches: tuple[Search, ...]
+    latent_shape: tuple[int, int, int]
+    device: str
+    dtype: str
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per denoiser call: 64 small latents on a CPU (more gains nothing), 64 of 64 x 64 on a GPU."""
+        cells = self.latent_shape[1] * self.latent_shape[2]
+        if self.device == "cpu":
+            return max(1, min(64, 2**14 // cells))
+        return max(1, min(256, 2**18 // cells))
+
+
+def make_plan(
+    model: str, denoiser: Denoiser, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None
+) -> Plan:
+    """The plan of a request; ValueError with a sentence if this model cannot do it."""
+    config = resolve(model, denoiser, prompts, config, reward)
+    searches = tuple(build(model, denoiser, str(index), prompt, config) for index, prompt in enumerate(prompts))
+    shape = denoiser.adapter.latent_shape(config.height, config.width)
+    dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
+    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype)
+
+
+def resolve(
+    model: str, denoiser: Denoiser, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None
+) -> SearchConfig:
+    """Check a request against a model, and fill in its defaults."""
+    check_algorithm(config.algorithm)
+    reward = choose_reward(model, config.reward, reward)
+    check_prompts(prompts, needs_scenes(model, reward))
+    name = reward if isinstance(reward, str) else reward_name(reward)
+    config = config.resolved(model == "scenes", denoiser.adapter.default_size, name)
+    check_size(reward, config.height, config.width)
+    denoiser.adapter.latent_shape(config.height, config.width)
+    denoiser.levels(config.levels)
+    return config
+
+
+def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchConfig) -> Search:
+    """The search of one prompt; `config` must be resolved. The scenes model is given its own grammar's wording."""
+    setting = Setting(
+        canonical(prompt) if model == "scenes" else prompt,
+        config.negative_prompt,
+        config.guidance,
+        config.levels,
+        height=config.height,
+        width=config.width,
+        order=config.order,
+    )
+    levels = denoiser.levels(config.levels)
+    phi = partial(phi_from_eta, levels, eta=config.eta)
+    policy = make_policy(config, partial(ays_levels, levels))
+    return ALGORITHMS[config.algorithm].from_config(id, setting, config, phi, policy)
+

@@ -1,0 +1,151 @@
+"""The searches that an executor carries out together: whose turn it is, what is out, how long it has taken.
+
+Neither torch nor Ray: the executor in this process and the tree manager drive the same object, so that they ask and tell
+in the same order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcts_ray.executor.base import Job, Progress
+from mcts_ray.reward.base import Scored
+from mcts_ray.search.base import Cost, Outcome, Work
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A unit that a denoiser is done with, without its tensors: what it has spent, and why it failed if it did."""
+
+    work: Work
+    cost: Cost
+    error: str | None = None
+
+
+class Session:
+    """Asks searches in turn, tells their outcomes, keeps their clocks, and lets those that are done go."""
+
+    def __init__(self, jobs: Iterable[Job] = (), clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.jobs: dict[str, Job] = {}
+        self.turn: deque[Job] = deque()
+        self._started: dict[str, float] = {}
+        self._order: dict[tuple[str, str], int] = {}
+        self._count = 0
+        self.add(jobs)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """More searches, behind those that are there."""
+        for job in jobs:
+            assert job.search.id not in self.jobs, "two searches have the same id"
+            self.jobs[job.search.id] = job
+            self.turn.append(job)
+
+    def take(self, room: int) -> list[Work]:
+        """At most `room` new units: one from each search in turn, until there is no room or nobody has more for now."""
+        works: list[Work] = []
+        refused = 0
+        while len(works) < room and refused < len(self.turn):
+            job = self.turn[0]
+            self.turn.rotate(-1)
+            self._started.setdefault(job.search.id, self.clock())
+            asked = job.ask()
+            refused = 0 if asked else refused + 1
+            for work in asked:
+                self._order[work.search, work.id] = self._count
+                self._count += 1
+            works += asked
+        return works
+
+    def in_order(self, units: Iterable[Any]) -> list[Any]:
+        """Units (anything with a `work`) in the order in which they went out."""
+        return sorted(units, key=lambda unit: self._order.get((unit.work.search, unit.work.id), -1))
+
+    def settle(self, walk: Walk, answers: Sequence[Scored] = (), forwards: int = 0, image: Any = None, thumbnail: bytes = b""):
+        """Tell what became of a unit, given what decoding and rewarding its latents gave.
+
+        answers: of its step scores in the order of the walk, then of its finished image if it has one; `forwards`: network
+        sample-forwards of one reward call. A step score that could not be had is None; a finished image without a reward is
+        a failed unit. `image` is kept as it is: an array, or whatever stands for one.
+        """
+        work = walk.work
+        calls = sum(answer.calls for answer in answers)
+        spent = replace(
+            walk.cost,
+            decodes=len(answers),
+            reward_calls=calls,
+            model_forwards=walk.cost.model_forwards + calls * forwards,
+            fusions=int(work.fuse is not None),
+        )
+        nodes = [edge.node for edge in work.edges if edge.node in work.scored]
+        scores = tuple((node, answer.score) for node, answer in zip(nodes, answers))
+        final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
+        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or final.error)
+        self._tell(work, outcome, image, thumbnail)
+
+    def refuse(self, work: Work, reason: str) -> None:
+        """Tell that the particles of a unit could not be fused."""
+        self._tell(work, Outcome(work.id, work.search, work.epoch, Cost(), refused=reason))
+
+    def _tell(self, work: Work, outcome: Outcome, image: Any = None, thumbnail: bytes = b"") -> None:
+        job = self.jobs[work.search]
+        job.search.tick(self.seconds(job))
+        self._order.pop((work.search, work.id), None)
+        job.tell(outcome, work.edges[-1].node, image, thumbnail)
+
+    def reissue(self, works: Iterable[Work]) -> list[Work]:
+        """Lost units, to be sent out again; those of searches that have ended meanwhile are left out."""
+        running = [work for work in works if not self.jobs[work.search].search.done]
+        return [self.jobs[work.search].reissue(work) for work in running]
+
+    def tick(self) -> None:
+        """Set the clocks of all searches."""
+        for job in self.turn:
+            job.search.tick(self.seconds(job))
+
+    def overdue(self, margin: float) -> list[Job]:
+        """Searches that would be out of time after `margin` more seconds."""
+        limited = [job for job in self.turn if job.search.max_seconds is not None]
+        return [job for job in limited if self.seconds(job) + margin >= job.search.max_seconds]
+
+    def seconds_left(self) -> float:
+        """Until the first search is out of time; infinite if none has a limit."""
+        limited = [job for job in self.turn if job.search.max_seconds is not None]
+        return min((job.search.max_seconds - self.seconds(job) for job in limited), default=float("inf"))
+
+    def halt(self, job: Job, costs: Iterable[Cost] = ()) -> None:
+        """End a search now; `costs`: what its units in flight have spent."""
+        job.search.tick(self.seconds(job))
+        if not job.search.done:
+            job.halt(list(costs))
+
+    def release(self) -> list[Job]:
+        """Take the searches that are done out of the turn, and return them."""
+        done = [job for job in self.turn if job.search.done]
+        for job in done:
+            self.turn.remove(job)
+        return done
+
+    def seconds(self, job: Job) -> float:
+        """Wall time since the first ask of a search."""
+        now = self.clock()
+        return now - self._started.get(job.search.id, now)
+
+
+def progress(jobs: Sequence[Job], nfe: int, seconds: float) -> Progress:
+    """Where `jobs` stand; `nfe` counts units under way too."""
+    searches = [job.search for job in jobs]
+    best = (search.best(1) for search in searches)
+    return Progress(
+        nfe=nfe,
+        budget=sum(search.budget for search in searches),
+        seconds=seconds,
+        best=tuple(found[0].reward if found else None for found in best),
+        images=sum(len(search.finished) for search in searches),
+        failed=sum(len(search.errors) for search in searches),
+        running=sum(not search.done for search in searches),
+    )
