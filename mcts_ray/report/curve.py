@@ -59,7 +59,8 @@ def _levels(rewards: Sequence[float], y) -> list[str]:
 
 
 def _dot(candidate: Candidate, best: float, x, y) -> str:
-    text = f"reward {candidate.reward:.4f}\nbest so far {best:.4f}\n{candidate.nfe} NFE, {candidate.seconds:.1f} s\n{candidate.node[:8]}"
+    cost = f"{candidate.nfe} NFE, {candidate.seconds:.1f} s"
+    text = f"reward {candidate.reward:.4f}\nbest so far {best:.4f}\n{cost}\n{candidate.node[:8]}"
     kind = ' class="top"' if candidate.reward == best else ""
     return f'<circle{kind} cx="{x(candidate.nfe)}" cy="{y(candidate.reward)}" r="3.5" data-tip="{escape(text)}"/>'
 

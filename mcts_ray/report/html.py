@@ -83,7 +83,8 @@ def _head(result: SearchResult) -> str:
     )
     failure = f'<p class="failure">{escape(result.failure)}</p>' if result.failure else ""
     about = " · ".join(map(escape, (config.algorithm, result.model, f"reward {_reward_name(result)}")))
-    return f'<header><p class="about">{about}</p><h1>{escape(result.prompt)}</h1><dl class="tiles">{tiles}</dl>{failure}</header>'
+    title = f'<p class="about">{about}</p><h1>{escape(result.prompt)}</h1>'
+    return f'<header>{title}<dl class="tiles">{tiles}</dl>{failure}</header>'
 
 
 def _reward_name(result: SearchResult) -> str:
@@ -113,8 +114,12 @@ def _images(result: SearchResult) -> str:
         first = result.finished[0] if result.finished else None
         figures.append(_figure("first sample", result.first, first, verdicts, "first"))
     for rank, (image, candidate) in enumerate(zip(result.images, result.candidates), 1):
-        figures.append(_figure("best" if rank == 1 else f"#{rank}", image, candidate, verdicts, "best" if rank == 1 else ""))
-    return f'<section><h2>Images <small>the first sample is what there would be without a search</small></h2><div class="images">{"".join(figures)}</div></section>' if figures else ""
+        name, kind = ("best", "best") if rank == 1 else (f"#{rank}", "")
+        figures.append(_figure(name, image, candidate, verdicts, kind))
+    if not figures:
+        return ""
+    title = "<h2>Images <small>the first sample is what there would be without a search</small></h2>"
+    return f'<section>{title}<div class="images">{"".join(figures)}</div></section>'
 
 
 def _figure(
@@ -128,8 +133,9 @@ def _figure(
             lines.append(f"gold {gold:.2f} · {_pass(passed)}")
         lines.append(f"<small>at {candidate.nfe:,} NFE · <code>{escape(candidate.node[:8])}</code></small>")
     pixelated = ' class="pixelated"' if max(image.size) < _PIXELATED_BELOW else ""
+    picture = f'<img{pixelated} src="{_embedded(image)}" alt="{name}">'
     caption = "".join(f"<span>{line}</span>" for line in lines)
-    return f'<figure class="{kind}"><img{pixelated} src="{_embedded(image)}" alt="{name}"><figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="{kind}">{picture}<figcaption>{caption}</figcaption></figure>'
 
 
 def _embedded(image: Image.Image) -> str:
@@ -173,7 +179,8 @@ def _tree(result: SearchResult) -> str:
     if len(shown) < len(tree.nodes):
         views += f'<div class="view" hidden>{drawing.view(range(len(tree.nodes)))}</div>'
         button = f'<button id="all" data-other="Show the best {LEAVES}">Show all {len(tree.leaves):,} leaves</button>'
-    counts = f"{len(tree.nodes):,} nodes, {len(tree.leaves):,} leaves" + (f", {len(tree.particles):,} fused" if tree.particles else "")
+    counts = f"{len(tree.nodes):,} nodes, {len(tree.leaves):,} leaves"
+    counts += f", {len(tree.particles):,} fused" if tree.particles else ""
     return f"""<section><h2>Tree <small>{counts}</small> {button}</h2>{_key(drawing)}
 <svg class="defs" width="0" height="0">{"".join(thumbnail(node, uri) for node, uri in images.items())}</svg>
 <div class="scroll forest">{drawing.axis()}{views}</div>
@@ -233,7 +240,8 @@ def _ledger(result: SearchResult) -> str:
         for name, amount in result.ledger.to_dict().items()
     )
     return f"""<section><h2>Ledger</h2><div class="account"><table class="ledger">{rows}</table>
-<div>{_counted("Refused fusions", Counter(result.refusals))}{_counted("Errors", Counter(result.errors))}</div></div></section>"""
+<div>{_counted("Refused fusions", Counter(result.refusals))}
+{_counted("Errors", Counter(result.errors))}</div></div></section>"""
 
 
 def _amount(amount: float) -> str:
@@ -257,4 +265,5 @@ def _config(result: SearchResult) -> str:
         f"<td>{escape(fields[name].description or '')}</td></tr>"
         for name, value in result.config.model_dump(mode="json").items()
     )
-    return f'<section><details><summary>Configuration</summary><div class="scroll"><table class="config">{rows}</table></div></details></section>'
+    table = f'<div class="scroll"><table class="config">{rows}</table></div>'
+    return f"<section><details><summary>Configuration</summary>{table}</details></section>"

@@ -42,9 +42,8 @@ def forest(nodes: Sequence[dict[str, Any]]) -> Forest:
     """Read the nodes of tree.json; a particle that is not among them is left out."""
     index = {node["id"]: i for i, node in enumerate(nodes)}
     parents = [-1 if node["parent"] is None else index[node["parent"]] for node in nodes]
-    particles = {
-        i: [index[id] for id in node.get("particles", ()) if id in index] for i, node in enumerate(nodes) if node["action"] == "fuse"
-    }
+    fused = [i for i, node in enumerate(nodes) if node["action"] == "fuse"]
+    particles = {i: [index[id] for id in nodes[i].get("particles", ()) if id in index] for i in fused}
     inner = set(parents)
     leaves = [i for i in range(len(nodes)) if i not in inner]
     keys = [_NOTHING] * len(nodes)
@@ -62,7 +61,7 @@ def _key(leaf: dict[str, Any]) -> Key:
 
 
 def best_leaves(tree: Forest, n: int, also: Iterable[int] = ()) -> set[int]:
-    """The nodes of a smaller tree: the paths to the `n` best leaves and to `also`, and the particles of what was fused there."""
+    """The nodes of a smaller tree: the paths to the `n` best leaves and to `also`, and the particles of nodes fused there."""
     ranked = sorted(tree.leaves, key=tree.keys.__getitem__, reverse=True)
     ends, shown = [*ranked[:n], *also], set()
     while ends:

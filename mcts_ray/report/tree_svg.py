@@ -51,7 +51,10 @@ def _viridis(share: float) -> str:
 
 
 class Drawing:
-    """What every view of one tree shares. thumbnails: of node indices; badges: words beside leaves; best: the highlighted path."""
+    """What every view of one tree shares.
+
+    thumbnails: the nodes that have one. badges: words beside leaves. best: the leaf whose path is highlighted.
+    """
 
     def __init__(
         self, tree: Forest, levels: int, thumbnails: Iterable[int] = (), badges: Mapping[int, str] = {}, best: int | None = None
@@ -83,7 +86,8 @@ class Drawing:
         leaves = (self._leaf(node, y[node]) for node in last.values())
         parts = (f'<path class="grid" d="{grid}"/>', *edges, *fused, *nodes, *leaves)
         kind = "tree dense" if self._radius < 1.5 else "tree"
-        return f'<svg class="{kind}" width="{WIDTH}" height="{height}" role="img" aria-label="search tree">{"".join(parts)}</svg>'
+        size = f'width="{WIDTH}" height="{height}"'
+        return f'<svg class="{kind}" {size} role="img" aria-label="search tree">{"".join(parts)}</svg>'
 
     def x(self, level: float) -> float:
         """Pixels from the left."""
