@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 LEAVES = 40  # drawn at first
 THUMBNAIL_BYTES = 1_200_000  # of JPEG data in the page; the best images' come first
-MAX_SIDE = 512
-_PIXELATED_BELOW = 128
+MAX_SIDE = 512  # pixels of an image
+_PIXELATED_BELOW = 128  # pixels
 _MAX_ERRORS = 20
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _UNITS = {"nfe": "NFE", "seconds": "wall seconds"}
@@ -71,20 +71,22 @@ def _asset(name: str) -> str:
 
 
 def _head(result: SearchResult) -> str:
-    ledger, config = result.ledger, result.config
-    facts = [("NFE", f"{ledger.nfe:,}", f"of {config.budget:,}" if config.budget else "")]
-    facts.append(("seconds", f"{ledger.seconds:.1f}", f"{ledger.nfe / ledger.seconds:.0f} NFE/s" if ledger.seconds > 0 else ""))
-    if result.verdicts:
-        facts.insert(0, ("gold", f"{result.gold:.2f}", _pass(result.passed)))
-    if result.best:
-        facts.insert(0, (f"best {_reward_name(result)}", f"{result.best.reward:.4f}", _gain(result)))
-    tiles = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value} <small>{note}</small></dd></div>" for name, value, note in facts
-    )
-    failure = f'<p class="failure">{escape(result.failure)}</p>' if result.failure else ""
-    about = " · ".join(map(escape, (config.algorithm, result.model, f"reward {_reward_name(result)}")))
+    about = " · ".join(map(escape, (result.config.algorithm, result.model, f"reward {_reward_name(result)}")))
     title = f'<p class="about">{about}</p><h1>{escape(result.prompt)}</h1>'
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{value} <small>{note}</small></dd></div>" for name, value, note in _facts(result))
+    failure = f'<p class="failure">{escape(result.failure)}</p>' if result.failure else ""
     return f'<header>{title}<dl class="tiles">{tiles}</dl>{failure}</header>'
+
+
+def _facts(result: SearchResult) -> Iterator[tuple[str, str, str]]:
+    """The tiles of the head: what, how much, and a note."""
+    ledger, budget = result.ledger, result.config.budget
+    if result.best:
+        yield f"best {escape(_reward_name(result))}", f"{result.best.reward:.4f}", _gain(result)
+    if result.verdicts:
+        yield "gold", f"{result.gold:.2f}", _pass(result.passed)
+    yield "NFE", f"{ledger.nfe:,}", f"of {budget:,}" if budget else ""
+    yield "seconds", f"{ledger.seconds:.1f}", f"{ledger.nfe / ledger.seconds:.0f} NFE/s" if ledger.seconds > 0 else ""
 
 
 def _reward_name(result: SearchResult) -> str:
@@ -108,7 +110,7 @@ def _pass(passed: bool) -> str:
 
 def _images(result: SearchResult) -> str:
     """The first image, then the best ones, best first."""
-    verdicts: Mapping[str, tuple[float, bool]] = dict(zip((c.node for c in result.candidates), result.verdicts))
+    verdicts = dict(zip((candidate.node for candidate in result.candidates), result.verdicts))
     figures = []
     if result.first is not None:
         first = result.finished[0] if result.finished else None
@@ -161,8 +163,8 @@ def _curve(result: SearchResult) -> str:
     if not result.finished:
         return ""
     svg = curve(result.finished, result.ledger.nfe, _reward_name(result))
-    key = _spans(('<i class="line"></i> best so far', '<i class="line without"></i> first sample', '<i class="dot"></i> a finished image'))
-    return f'<section><h2>Best reward over NFE</h2>{key}<div class="scroll">{svg}</div></section>'
+    marks = ('<i class="line"></i> best so far', '<i class="line without"></i> first sample', '<i class="dot"></i> finished image')
+    return f'<section><h2>Best reward over NFE</h2>{_spans(marks)}<div class="scroll">{svg}</div></section>'
 
 
 def _tree(result: SearchResult) -> str:
