@@ -163,8 +163,9 @@ def _curve(result: SearchResult) -> str:
     if not result.finished:
         return ""
     svg = curve(result.finished, result.ledger.nfe, _reward_name(result))
-    marks = ('<i class="line"></i> best so far', '<i class="line without"></i> first sample', '<i class="dot"></i> finished image')
-    return f'<section><h2>Best reward over NFE</h2>{_spans(marks)}<div class="scroll">{svg}</div></section>'
+    marks = (("line", "best so far"), ("line without", "first sample"), ("dot", "finished image"))
+    key = _spans(f'<i class="{mark}"></i> {meaning}' for mark, meaning in marks)
+    return f'<section><h2>Best reward over NFE</h2>{key}<div class="scroll">{svg}</div></section>'
 
 
 def _tree(result: SearchResult) -> str:

@@ -64,6 +64,9 @@ document.addEventListener("pointerover", (event) => {
 });
 document.addEventListener("pointermove", (event) => tip.hidden || place(event));
 
+// Where the tree does not fit, its leaves matter most.
+document.querySelector(".forest")?.scrollTo({ left: 1e6 });
+
 const button = document.getElementById("all");
 button?.addEventListener("click", () => {
   views.forEach((view) => { view.hidden = !view.hidden; });
