@@ -1,0 +1,50 @@
+"""The transport-corrected barycenter of siblings, on their innovations.
+
+Siblings are x_i = mu + s z_i with one mu and one s. The W2 barycenter of Dirac masses is the weighted mean, which loses
+noise variance: mu + s sum_i w_i z_i has the law N(mu, ||w||^2 s^2 I). The optimal-transport map from there to the law
+N(mu, s^2 I) of a legitimate child lengthens the innovation; with the measured norms it is
+
+    z* = (sum_i |a_i| ||z_i|| / sum_i |a_i|) sum_i a_i z_i / ||sum_i a_i z_i||         x* = mu + s z*
+
+exact for one particle and for equal ones, and defined for signed weights too, where it is no barycenter. It has the
+form of Demon's noise (arXiv 2410.05760), which sets the length to sqrt(d).
+
+Shapes: N particles of C channels, H x W latents; D = C H W; inputs of any float type, maths in fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mcts_ray.fusion.weights import Refusal
+
+CANCELLED = 1e-3  # ||sum a z|| as a share of the length of a particle, below which its direction is rounding
+COPY = 0.98  # cosine with a particle from which on the fused noise is that particle again
+
+
+@torch.no_grad()
+def barycenter(z_NCHW: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor | Refusal:
+    """z* (C, H, W) in the type of `z_NCHW`, or why the noise cannot be fused: it cancels, or gives a particle again."""
+    z_ND, a_N = z_NCHW.float().flatten(1), a_N.float()
+    sum_D = weighted_sum(z_ND, a_N)
+    if not sum_D.norm() >= CANCELLED * mean_norm(z_ND, a_N):  # `not`: NaN where all weights are 0
+        return Refusal.CANCELLED
+    if torch.cosine_similarity(z_ND, sum_D[None]).max() > COPY:
+        return Refusal.COPY
+    return transported(z_ND, a_N).reshape(z_NCHW.shape[1:]).to(z_NCHW.dtype)
+
+
+def transported(z_ND: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor:
+    """z* (D,), whatever it is worth."""
+    sum_D = weighted_sum(z_ND, a_N)
+    return mean_norm(z_ND, a_N) / sum_D.norm() * sum_D
+
+
+def weighted_sum(z_ND: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor:
+    """sum_i a_i z_i (D,); with weights that sum to 1 the Dirac barycenter."""
+    return (a_N[:, None] * z_ND).sum(0)
+
+
+def mean_norm(z_ND: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor:
+    """sum_i |a_i| ||z_i|| / sum_i |a_i|."""
+    return (a_N.abs() * z_ND.norm(dim=1)).sum() / a_N.abs().sum()

@@ -1,0 +1,79 @@
+"""From the rewards of siblings to the signed weights a_i with which their innovations are fused.
+
+    innovation   a = softmax(r~ / tau),  tau = 1/2
+    signed       a_i = tanh(r~_i)
+    r~           rewards standardised within the set (population sd), so that no unit and no offset of them matters
+
+If rewards were linear in the innovations, fusing would raise the mean reward by sum_i a_i (r_i - mean r) / ||a||.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+FEWEST = 6  # particles of a fusion
+TAU = 0.5  # temperature of the softmax, in standard deviations
+FLAT = 1e-6  # sd as a share of the largest |reward|, below which it is rounding
+ALONE = 1.2  # effective number of particles below which the result would be a copy of one of them
+DIGITS = 6  # of the weights: they enter a node id, which must not hang on the last bit of an exp
+
+
+class Refusal(str, Enum):
+    """Why a set of particles is not fused: the first three are known from the rewards, the others from the noise."""
+
+    FEW = "few"
+    FLAT = "flat"
+    DOMINATED = "dominated"
+    CANCELLED = "cancelled"
+    COPY = "copy"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights `a` of the particles `kept` (indices of the given ones), their mean reward, and the gain they promise."""
+
+    kept: tuple[int, ...]
+    a: tuple[float, ...]
+    mean: float
+    gain: float
+
+
+def fusion_weights(mode: str, rewards: Sequence[float], fewest: int = FEWEST) -> Weights | Refusal:
+    """The weights of a set, or why there are none; particles whose reward is NaN or -inf are dropped.
+
+    Raises ValueError for a reward of +inf, which no reward may give.
+    """
+    if math.inf in rewards:
+        raise ValueError("a reward of +inf cannot be weighed")
+    kept = tuple(i for i, reward in enumerate(rewards) if math.isfinite(reward))
+    if len(kept) < fewest:
+        return Refusal.FEW
+    scale = max(abs(rewards[i]) for i in kept) or 1.0
+    scaled = [rewards[i] / scale for i in kept]  # at most 1, so that no square overflows
+    mean = math.fsum(scaled) / len(kept)
+    sd = math.sqrt(math.fsum((r - mean) ** 2 for r in scaled) / len(kept))
+    if sd < FLAT:
+        return Refusal.FLAT
+    standard = [(r - mean) / sd for r in scaled]
+    a = tuple(round(weight, DIGITS) for weight in MODES[mode](standard))
+    square = math.fsum(weight**2 for weight in a)
+    if math.fsum(map(abs, a)) ** 2 < ALONE * square:
+        return Refusal.DOMINATED
+    promised = math.fsum(weight * r for weight, r in zip(a, standard)) / math.sqrt(square)
+    return Weights(kept, a, scale * mean, scale * sd * promised)
+
+
+def _softmax(standard: list[float]) -> list[float]:
+    top = max(standard)
+    powers = [math.exp((r - top) / TAU) for r in standard]
+    return [power / math.fsum(powers) for power in powers]
+
+
+def _signed(standard: list[float]) -> list[float]:
+    return [math.tanh(r) for r in standard]
+
+
+MODES = {"innovation": _softmax, "signed": _signed}
