@@ -163,7 +163,7 @@ def test_every_algorithm_through_the_python_face(searcher, values, tmp_path):
     nodes = json.loads((tmp_path / "run" / "tree.json").read_text())["nodes"]
     assert {node["id"] for node in nodes} >= {c.node for c in result.candidates}
     assert sum(node["level"] > 0 for node in nodes) == result.ledger.nfe
-    again = searcher.build("0", "a red circle", result.config)
+    again = searcher.backend.plan(["a red circle"], result.config, None).searches[0]
     lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     replay(again, map(json.loads, lines))
     assert again.nodes() == result.tree["nodes"]

@@ -17,7 +17,7 @@ class FusionWorker:
 
     def fuse(self, works: Sequence[Work], shape: tuple[int, int, int]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         """For each unit, by its id: why its particles cannot be fused, or the fused noise (C, H, W) fp32."""
-        from mcts_ray.fusion import Refusal, fuse
+        from mcts_ray.fusion.fuser import Refusal, fuse
 
         made = {work.id: fuse(work, shape) for work in works}
         refused = {id: noise.value for id, noise in made.items() if isinstance(noise, Refusal)}

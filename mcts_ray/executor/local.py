@@ -15,7 +15,7 @@ from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Walk, progress
-from mcts_ray.fusion import Refusal, fuse
+from mcts_ray.fusion.fuser import Refusal, fuse
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from .grammar import parse
@@ -23,8 +24,9 @@ class ScorerNetwork(nn.Module):
     """Two towers as in CLIP (image patches and caption tokens, each through transformer blocks), joined by cross
     attention instead of a dot product, since a single vector binds attributes to objects poorly.
 
-    forward: image_NCHW in [-1, 1] (C=3, H=W=64), token_NL → logit_N of the expected share of the caption's facts that
-    the image shows.
+    Every word that states a fact (a colour, a shape, a relation, and the end of the caption for "nothing else") says how
+    likely its fact is. forward: image_NCHW in [-1, 1] (C=3, H=W=64), token_NL → the expected share (N,) of the caption's
+    facts that the image shows.
     """
 
     def __init__(self, vocabulary: int, length: int, width: int = 80, heads: int = 4) -> None:
@@ -40,15 +42,23 @@ class ScorerNetwork(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
         self.text = nn.ModuleList(nn.TransformerDecoderLayer(width, heads, norm_first=True, **options) for _ in range(2))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.register_buffer("states_fact", torch.zeros(vocabulary))  # 1 for the tokens that state a fact
 
-    def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
+    def facts(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logit, weight) of each token (N, L): whether its fact holds, and 1 where it states one, else 0."""
         patch_NPD = self.stem(image_NCHW).flatten(2).transpose(1, 2) + self.place
         for block in self.image:
             patch_NPD = block(patch_NPD)
         word_NLD = self.word(token_NL) + self.position
         for block in self.text:
             word_NLD = block(word_NLD, patch_NPD)
-        return self.head(word_NLD.mean(1)).squeeze(-1)
+        repeated = token_NL[:, 1:] == token_NL[:, :-1]  # the end of the caption is also its padding
+        weight_NL = self.states_fact[token_NL] * F.pad(~repeated, (1, 0), value=True)
+        return self.head(word_NLD).squeeze(-1), weight_NL
+
+    def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
+        logit_NL, weight_NL = self.facts(image_NCHW, token_NL)
+        return (logit_NL.sigmoid() * weight_NL).sum(1) / weight_NL.sum(1)
 
 
 class Scorer:
@@ -101,5 +111,5 @@ class Scorer:
         scores = []
         for at in range(0, len(images), BATCH):
             x = torch.from_numpy(images[at : at + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            scores.append(self.network(x, tokens[at : at + BATCH].to(self.device)).sigmoid().cpu())
+            scores.append(self.network(x, tokens[at : at + BATCH].to(self.device)).cpu())
         return torch.cat(scores).numpy()

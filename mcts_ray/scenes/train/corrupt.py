@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..grammar import COLOURS, RELATIONS, SHAPES
 from ..layout import place_arrays
 from ..render import Arrays
+from .text import END
 
 KINDS = ("colour", "shape", "relation", "missing", "extra")
 HOW_MANY = (0.25, 0.3, 0.2, 0.15, 0.1)  # shares of scenes with 0, 1, ... attempts to make a fact wrong
 EXTRA_RADIUS = (0.1, 0.15)
+# The tokens that state facts: of colours, of shapes, of relations (their first word), and the end for "nothing else".
+FACTS_OF = (
+    tuple(f"{word}</w>" for word in COLOURS),
+    tuple(f"{word}</w>" for word in SHAPES),
+    tuple(f"{relation.split()[0]}</w>" for relation in RELATIONS),
+    (END,),
+)
+FACT_TOKENS = [token for tokens in FACTS_OF for token in tokens]
 
 
-def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, np.ndarray]:
-    """Scenes to render for the captions of `caption`, and the share of the caption's facts that hold in each: (N,).
+@dataclass(frozen=True)
+class Facts:
+    """Which facts of a caption hold, bool: the colour and the shape of each object, each relation, and nothing else.
 
-    Facts are counted as the verifier states them (two for each object, one for each relation, and nothing else), but
+    exists, related: which of them the caption states.
+    """
+
+    colour_NO: np.ndarray
+    shape_NO: np.ndarray
+    relation_NR: np.ndarray
+    alone_N: np.ndarray
+    exists_NO: np.ndarray
+    related_NR: np.ndarray
+
+    @property
+    def share_N(self) -> np.ndarray:
+        """Share of the caption's facts that hold."""
+        held = self.colour_NO.sum(1) + self.shape_NO.sum(1) + self.relation_NR.sum(1) + self.alone_N
+        return (held / (2 * self.exists_NO.sum(1) + self.related_NR.sum(1) + 1)).astype(np.float32)
+
+    @property
+    def all_N(self) -> np.ndarray:
+        """Whether all facts hold."""
+        return self.share_N == 1
+
+    def at_tokens(self, token_NL: np.ndarray, ids: Callable[[Sequence[str]], Sequence[int]]) -> np.ndarray:
+        """1 where the token at that place of the caption states a fact that holds, else 0: float32 (N, L)."""
+        holds_NL = np.zeros(token_NL.shape, np.float32)
+        for tokens, fact_NF in zip(FACTS_OF, (self.colour_NO, self.shape_NO, self.relation_NR, self.alone_N[:, None])):
+            states_NL = np.isin(token_NL, ids(tokens))
+            which_NL = np.minimum(states_NL.cumsum(1) - 1, fact_NF.shape[1] - 1).clip(0)
+            holds_NL[states_NL] = np.take_along_axis(fact_NF, which_NL, 1)[states_NL]
+        return holds_NL
+
+
+def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, Facts]:
+    """Scenes to render for the captions of `caption`, and which of the caption's facts hold in each.
+
+    Facts are those that the verifier states (two for each object, one for each relation, and nothing else), but known
     from the edit itself, never from an image.
     """
     n, most = caption.colour_NO.shape
@@ -48,10 +95,8 @@ def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, np.ndarr
     relation_ok &= ~(missing[:, 1:] | missing[:, :-1])
     xyr = place_arrays(count, relation, rng)
     shape[missing] = -1
-    facts = 2 * count + (caption.relation_NR >= 0).sum(1) + 1
-    held = colour_ok.sum(1) + shape_ok.sum(1) + relation_ok.sum(1) + ~extra
     scene = with_extra(Arrays(colour, shape, *np.moveaxis(xyr, -1, 0), relation), extra, rng)
-    return scene, (held / facts).astype(np.float32)
+    return scene, Facts(colour_ok, shape_ok, relation_ok, ~extra, caption.shape_NO >= 0, caption.relation_NR >= 0)
 
 
 def _other(now: int, right: int, options: int, rng: np.random.Generator) -> int:

@@ -1,0 +1,180 @@
+"""Searches by Ray actors, on a real tiny pipeline: the same trees as in process, more workers, deaths, interrupts."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mcts_ray import SearchConfig, Searcher, SearchInterrupted
+from mcts_ray.search.journal import replay
+
+CONFIG = SearchConfig(algorithm="mcts", levels=8, budget=80, guidance=2.0, images=3, seeds=4, reward="jpeg")
+FUSING = CONFIG.model_copy(update={"fuse": "signed", "seeds": 7, "budget": 120, "fuse_after": 6})
+PROMPTS = ["a red circle", "a blue square"]
+
+
+@pytest.fixture(scope="module")
+def local(tiny_folder):
+    return Searcher.from_pretrained(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def one(cluster, tiny_folder):
+    with Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray", workers=1) as searcher:
+        yield searcher
+
+
+@pytest.fixture(scope="module")
+def two(cluster, tiny_folder):
+    with Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray", workers=2) as searcher:
+        yield searcher
+
+
+def in_flight(searcher, cluster):
+    """What the tree manager has in hand."""
+    return cluster.get(searcher.backend._manager.census.remote())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        FUSING,
+        CONFIG.model_copy(update={"algorithm": "best-of-n", "eta": 1.0}),
+        CONFIG.model_copy(update={"algorithm": "psp", "order": 2}),
+        CONFIG.model_copy(update={"jump": "ays", "levels": 20, "budget": 100, "rollout_stride": 3}),
+    ],
+    ids=["mcts", "fusing", "best-of-n", "psp", "ays"],
+)
+def test_one_worker_gives_the_local_tree_node_for_node(local, one, config, tmp_path):
+    here = local.many(PROMPTS, config)
+    there = one.many(PROMPTS, config, outs=[tmp_path / "0", tmp_path / "1"])
+    for ours, theirs in zip(here, there, strict=True):
+        assert theirs.tree == ours.tree
+        assert [c.node for c in theirs.candidates] == [c.node for c in ours.candidates]
+        assert [c.reward for c in theirs.finished] == [c.reward for c in ours.finished]
+        assert all(np.array_equal(a, b) for a, b in zip(ours.images, theirs.images, strict=True))
+        assert np.array_equal(ours.first, theirs.first) and theirs.thumbnails == ours.thumbnails
+        for name in ("nfe", "model_forwards", "decodes", "reward_calls", "fusions"):
+            assert getattr(theirs.ledger, name) == getattr(ours.ledger, name), name
+        assert theirs.refusals == ours.refusals
+
+
+def test_fused_nodes_come_with_their_parents(one, tmp_path):
+    result = one.many(PROMPTS[:1], FUSING, outs=[tmp_path / "run"])[0]
+    nodes = {node["id"]: node for node in result.tree["nodes"]}
+    fused = [node for node in nodes.values() if node["action"] == "fuse"]
+    assert fused and result.ledger.fusions == len(fused)
+    assert all(len(node["particles"]) >= 6 and set(node["particles"]) <= set(nodes) for node in fused)
+
+
+def test_the_journal_of_a_ray_search_rebuilds_it(one, local, tmp_path):
+    result = one("a red circle", CONFIG, out=tmp_path / "run")
+    again = local.backend.plan(["a red circle"], result.config, None).searches[0]
+    replay(again, map(json.loads, (tmp_path / "run" / "journal.jsonl").read_text().splitlines()))
+    assert again.nodes() == result.tree["nodes"]
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"job.json", "journal.jsonl", "metrics.jsonl", "tree.json", "report.html", "images"}
+
+
+def test_two_workers_spend_the_whole_budget_and_leave_nothing_behind(two, cluster):
+    seen = []
+    results = two.many(PROMPTS * 2, CONFIG, on_progress=seen.append)
+    for result in results:
+        assert 80 - 8 < result.ledger.nfe <= 80 and result.images and not result.errors
+        assert sum(node["level"] > 0 for node in result.tree["nodes"]) == result.ledger.nfe
+    assert seen[-1].nfe == sum(result.ledger.nfe for result in results) and seen[-1].running == 0
+    census = in_flight(two, cluster)
+    assert (census["searches"], census["out"], census["finished"]) == (0, 0, 0)
+
+
+def test_children_of_states_that_another_denoiser_holds_are_the_same(two, local):
+    """With one unit in flight the two denoisers take turns, so most children start from the other one's states."""
+    config = CONFIG.model_copy(update={"in_flight": 1})
+    assert two("a red circle", config).tree == local("a red circle", config).tree
+
+
+def test_a_time_limit_ends_a_search_in_time(one):
+    result = one("a red circle", CONFIG.model_copy(update={"budget": 10**6, "max_seconds": 2.0, "algorithm": "best-of-n"}))
+    assert result.images and 1.0 < result.ledger.seconds < 4.0 and result.ledger.nfe > 0
+
+
+@pytest.mark.parametrize("victim", ["denoiser", "reward", "fusion"])
+@pytest.mark.parametrize("for_good", [False, True])
+def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, victim, for_good):
+    """Killed while the search runs, restarted by Ray or gone for good; the search still spends its whole budget."""
+    actors = two.backend._actors
+    actor = {"denoiser": actors[0], "reward": actors[2], "fusion": actors[3]}[victim]
+    before = in_flight(two, cluster)["deaths"]
+    killed = threading.Event()
+
+    def kill(progress):
+        if progress.nfe > 30 and not killed.is_set():
+            cluster.kill(actor.handle, no_restart=for_good)
+            killed.set()
+
+    config = FUSING.model_copy(update={"budget": 320})
+    result = two("a red circle", config, on_progress=kill)
+    assert killed.is_set() and not result.errors and result.ledger.nfe > 320 - 8
+    assert sum(node["level"] > 0 for node in result.tree["nodes"]) == result.ledger.nfe
+    again = two("a red circle", CONFIG)
+    assert again.images and not again.errors
+    if victim == "denoiser" and not for_good:
+        assert in_flight(two, cluster)["deaths"] > before
+
+
+def test_ctrl_c_hands_over_what_was_found(one, tmp_path):
+    def interrupt(progress):
+        if progress.images:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SearchInterrupted) as caught:
+        one("a red circle", CONFIG.model_copy(update={"budget": 10**5}), interrupt, out=tmp_path / "run")
+    result = caught.value.results[0]
+    assert result.images and (tmp_path / "run" / "images" / "01.png").exists()
+    assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "interrupted"
+    assert one("a red circle", CONFIG).images  # the actors are still good
+
+
+def test_a_callable_reward_travels(one):
+    def dark(images, prompts):
+        return -images.reshape(len(images), -1).mean(1)
+
+    one.reward, reward = dark, one.reward
+    try:
+        result = one("a red circle", CONFIG.model_copy(update={"reward": None}))
+    finally:
+        one.reward = reward
+    assert result.config.reward == "dark" and result.best.reward == pytest.approx(-np.asarray(result.images[0]).mean())
+
+
+def test_mistakes_are_sentences(one, cluster, tiny_folder):
+    with pytest.raises(ValueError, match="unknown reward 'beauty'"):
+        one("a red circle", CONFIG.model_copy(update={"reward": "beauty"}))
+    with pytest.raises(ValueError, match="height and width must be multiples of 4"):
+        one("a red circle", CONFIG.model_copy(update={"height": 33}))
+    with pytest.raises(ValueError, match="99 workers need as many CPUs, and the Ray cluster has 4"):
+        Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray", workers=99)
+    with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
+        Searcher.from_pretrained(str(tiny_folder), device="cuda", executor="ray")
+
+
+def test_closing_ends_the_actors(cluster, tiny_folder):
+    from ray.util.state import list_actors  # noqa: F401  (only to be sure that the state API is there)
+
+    searcher = Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray")
+    pid = cluster.get(searcher.backend._actors[0].handle.place.remote())[2]
+    searcher.close()
+    deadline = time.monotonic() + 20
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(pid)
+
+
+def _alive(pid):
+    from pathlib import Path
+
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
