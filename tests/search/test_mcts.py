@@ -9,7 +9,7 @@ from mcts_ray.search.base import Cost, Outcome
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import jump_id, seed_id
 from mcts_ray.search.journal import asked, halted, replay, told
-from mcts_ray.tree import Prior, Soft, Widening, maximum
+from mcts_ray.tree import Fusing, Prior, Soft, Widening, maximum
 from mcts_ray.tree.backup import make_rule
 
 from .fake import carry_out, carry_out_in_flight, outcome_of, worth
@@ -55,6 +55,7 @@ def test_golden_trees(file):
         widening=Widening(o["c"], o["a"]),
         rule=make_rule(o["backup"], 4.0, o["across"]),
         share=1.0,
+        fusing=Fusing(**o["fusing"]) if "fusing" in o else None,
     )
     carry_out_in_flight(search, o["room"])
     nodes = {node["id"]: node for node in search.nodes()}
@@ -64,7 +65,7 @@ def test_golden_trees(file):
 
 
 def test_there_are_golden_trees():
-    assert len(GOLDEN) == 4
+    assert len(GOLDEN) == 5
 
 
 @pytest.mark.parametrize("options", EVERY)
