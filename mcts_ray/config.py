@@ -80,7 +80,7 @@ class SearchConfig(BaseModel):
     fuse: Literal["none", "innovation", "signed"] = Field(
         "none", description="mcts: rule by which siblings are fused into one more; innovation: softmax weights, signed: tanh."
     )
-    max_fusions: int = Field(1, ge=1, description="mcts: fusions per set of siblings; each needs twice the siblings of the last.")
+    max_fusions: int = Field(1, ge=1, description="mcts: fusions per set of siblings; each needs twice as many as the last.")
     fuse_after: int = Field(
         6, ge=6, description="mcts: siblings from which on they may be fused; 6 where the best two are close to each other."
     )

@@ -1,10 +1,11 @@
 """Monte Carlo tree search over denoising paths: WU-UCT, progressive widening, deterministic roll-outs.
 
 A unit of work is one simulation. *Select* walks down the tree to an open node (`mcts_ray.tree.select`): at every node
-it deepens into the best child or widens. *Expand* makes the new child, by a jump of k levels (jump policy) with
-phi(level) of fresh noise (or of noise fused from its siblings', `mcts_ray.tree.fuse`), and *evaluates* it: an ODE roll-out goes down to level 0, by `stride` levels at a time (0: by the jump
-policy). Every state on it joins the tree, and the reward of its image is *backed up* to the root. One denoiser call per
-state, none twice: the states that may be branched are kept, and a child of them starts from what they hold.
+it deepens into the best child, widens or fuses. *Expand* makes the new child, by a jump of k levels (jump policy) with
+phi(level) of fresh noise, or of noise fused from its siblings' (`mcts_ray.tree.fuse`), and *evaluates* it: an ODE roll-out
+goes down to level 0, by `stride` levels at a time (0: by the jump policy). Every state on it joins the tree, and the
+reward of its image is *backed up* to the root. One denoiser call per state, none twice: the states that may be branched
+are kept, and a child of them starts from what they hold.
 
 The search begins with `seeds` whole trajectories, since finished images are the only sure evidence; then values decide,
 and more seeds are one of the choices (the root is a node like others).
