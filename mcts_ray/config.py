@@ -77,6 +77,17 @@ class SearchConfig(BaseModel):
     in_flight_share: float = Field(
         0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
     )
+    fuse: Literal["none", "innovation", "signed"] = Field(
+        "none", description="mcts: rule by which siblings are fused into one more; innovation: softmax weights, signed: tanh."
+    )
+    max_fusions: int = Field(1, ge=1, description="mcts: fusions per set of siblings; each needs twice as many as the last.")
+    fuse_after: int = Field(
+        6, ge=6, description="mcts: siblings from which on they may be fused; 6 where the best two are close to each other."
+    )
+    fuse_depth: int = Field(1, ge=1, description="mcts: how many noises in a row on one path may be fused.")
+    particles: Literal["keep", "retire"] = Field(
+        "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
+    )
     guidance: float | None = Field(
         None, ge=0, description="Classifier-free guidance scale, 1 or less: off; None: 3.0 for scenes, 7.5 for other models."
     )
@@ -122,6 +133,17 @@ class SearchConfig(BaseModel):
                 f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE "
                 f"({self._stride_words})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _siblings_can_be_fused(self) -> SearchConfig:
+        if self.fuse == "none":
+            return self
+        if self.algorithm != "mcts":
+            raise ValueError(f"{self.algorithm} has no siblings to fuse; leave fuse at none or set algorithm to mcts")
+        affordable = (self.budget or BUDGET_IN_TRAJECTORIES * self.levels) // self.trajectory_nfe
+        if self.phi == 0 and affordable < 7:
+            raise ValueError(f"with phi 0 only seeds can be fused, 6 into one more; the budget pays for {affordable} seeds")
         return self
 
     @property

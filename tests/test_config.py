@@ -74,6 +74,10 @@ def test_files_with_settings_over_them(tmp_path):
         ("a.json", '{"jump": "ays", "budget": 7}', "needs 10 NFE .levels 30, jump ays."),
         ("a.json", '{"backup": "median"}', "backup: input should be 'mean', 'max' or 'soft', not 'median'"),
         ("a.json", '{"phi": 2}', "phi: input should be less than or equal to 1.5, not 2"),
+        ("a.json", '{"fuse": "signed"}', "best-of-n has no siblings to fuse; leave fuse at none or set algorithm to mcts"),
+        ("a.json", '{"algorithm": "mcts", "fuse": "signed", "phi": 0, "budget": 200}', "only seeds can be fused.*pays for 6 seeds"),
+        ("a.json", '{"algorithm": "mcts", "fuse": "mean"}', "fuse: input should be 'none', 'innovation' or 'signed', not 'mean'"),
+        ("a.json", '{"fuse_after": 5}', "fuse_after: input should be greater than or equal to 6, not 5"),
         ("none/a.json", None, "cannot be read .No such file"),
     ],
 )

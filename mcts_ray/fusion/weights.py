@@ -33,11 +33,12 @@ class Refusal(str, Enum):
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights `a` of the particles `kept` (indices of the given ones), their mean reward, and the gain they promise."""
+    """Weights `a` of the particles `kept` (indices of the given ones), mean and sd of their rewards, and the promised gain."""
 
     kept: tuple[int, ...]
     a: tuple[float, ...]
     mean: float
+    sd: float
     gain: float
 
 
@@ -58,12 +59,12 @@ def fusion_weights(mode: str, rewards: Sequence[float], fewest: int = FEWEST) ->
     if sd < FLAT:
         return Refusal.FLAT
     standard = [(r - mean) / sd for r in scaled]
-    a = tuple(round(weight, DIGITS) for weight in MODES[mode](standard))
+    a = tuple(round(weight, DIGITS) + 0.0 for weight in MODES[mode](standard))  # no -0.0
     square = math.fsum(weight**2 for weight in a)
     if math.fsum(map(abs, a)) ** 2 < ALONE * square:
         return Refusal.DOMINATED
     promised = math.fsum(weight * r for weight, r in zip(a, standard)) / math.sqrt(square)
-    return Weights(kept, a, scale * mean, scale * sd * promised)
+    return Weights(kept, a, scale * mean, scale * sd, scale * sd * promised)
 
 
 def _softmax(standard: list[float]) -> list[float]:

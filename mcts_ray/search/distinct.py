@@ -42,7 +42,10 @@ class Families:
 
 
 def _origin(leaf: Node, above: float) -> str:
-    """The id of the last state on the path to `leaf` that was made with noise from a parent above level `above`, or its seed."""
+    """The id of the last state on the path to `leaf` that was made with noise from a parent above level `above`, or its seed.
+
+    Fused noise is noise like any other; k = 0 marks seeds, fused ones too.
+    """
     node = leaf
     while node.k and not (node.phi > 0 and node.level + node.k > above):
         node = node.parent

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 
-def _digest(*parts: str | int) -> str:
+def _digest(*parts: str | int | float) -> str:
     """128-bit blake2b of the parts, as 32 hex digits; the separator keeps ("ab", "c") apart from ("a", "bc")."""
     text = "\x1f".join(str(part) for part in parts)
     return blake2b(text.encode(), digest_size=16).hexdigest()
@@ -20,7 +20,7 @@ def root_id(seed: int) -> str:
     return _digest("root", seed)
 
 
-def child_id(parent: str, action: str, *key: str | int) -> str:
+def child_id(parent: str, action: str, *key: str | int | float) -> str:
     """The id of the child that `action` makes from `parent`; `key` tells draws of the same action apart."""
     return _digest(parent, action, *key)
 
@@ -33,3 +33,8 @@ def seed_id(seed: int, index: int) -> str:
 def jump_id(parent: str, k: int, index: int = 0) -> str:
     """The `index`-th jump of `k` levels from `parent`."""
     return child_id(parent, "jump", k, index)
+
+
+def fuse_id(parent: str, mode: str, particles: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    """The child of `parent` whose noise is fused from those of its `particles`, in this order, by the rule `mode`."""
+    return child_id(parent, "fuse", mode, *particles, *weights)

@@ -1,10 +1,11 @@
 """Monte Carlo tree search over denoising paths: WU-UCT, progressive widening, deterministic roll-outs.
 
 A unit of work is one simulation. *Select* walks down the tree to an open node (`mcts_ray.tree.select`): at every node
-it deepens into the best child or widens. *Expand* makes the new child, by a jump of k levels (jump policy) with
-phi(level) of fresh noise, and *evaluates* it: an ODE roll-out goes down to level 0, by `stride` levels at a time (0: by the jump
-policy). Every state on it joins the tree, and the reward of its image is *backed up* to the root. One denoiser call per
-state, none twice: the states that may be branched are kept, and a child of them starts from what they hold.
+it deepens into the best child, widens or fuses. *Expand* makes the new child, by a jump of k levels (jump policy) with
+phi(level) of fresh noise, or of noise fused from its siblings' (`mcts_ray.tree.fuse`), and *evaluates* it: an ODE roll-out
+goes down to level 0, by `stride` levels at a time (0: by the jump policy). Every state on it joins the tree, and the
+reward of its image is *backed up* to the root. One denoiser call per state, none twice: the states that may be branched
+are kept, and a child of them starts from what they hold.
 
 The search begins with `seeds` whole trajectories, since finished images are the only sure evidence; then values decide,
 and more seeds are one of the choices (the root is a node like others).
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.search.base import Candidate, Cost, Edge, Outcome, Search, Setting, Work
+from mcts_ray.fusion.weights import Refusal
+from mcts_ray.search.base import Candidate, Cost, Edge, Fuse, Outcome, Search, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.distinct import Families
-from mcts_ray.search.ids import jump_id, root_id, seed_id
+from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.tree.backup import Rule, make_rule, mean
+from mcts_ray.tree.fuse import Fusing, Fusions, Offer
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.select import select
 from mcts_ray.tree.tree import Calibration, State, Tree
@@ -35,7 +38,7 @@ class MCTS(Search):
 
     beta: exploration, in standard deviations of the returns. scored: ask for the x0 step score of every state that may be
     branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
-    values have chosen (one is always allowed).
+    values have chosen (one is always allowed). fusing: how siblings are fused; None: not at all.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class MCTS(Search):
         share: float = 1 / 8,
         scored: bool = False,
         calibration: Calibration | None = None,
+        fusing: Fusing | None = None,
         max_decodes: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
@@ -74,6 +78,7 @@ class MCTS(Search):
         self._simulations: dict[str, Node] = {}
         self._count = 0
         self._families = Families(setting.levels)
+        self._fusions = Fusions(fusing) if fusing else None
 
     @classmethod
     def from_config(
@@ -93,6 +98,7 @@ class MCTS(Search):
             rule=make_rule(config.backup, config.soft_strength, config.soft_across),
             share=config.in_flight_share,
             scored=config.step_reward == "x0",
+            fusing=_fusing(config),
             max_decodes=config.max_decodes,
             max_seconds=config.max_seconds,
         )
@@ -100,10 +106,11 @@ class MCTS(Search):
     # ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> Work | None:
-        node = self._select()
-        if node is None or (self._guided and not self._room(_nfe(self._plan(node)))):
+        choice = self._select()
+        parent, offer = (choice.parent, choice) if isinstance(choice, Offer) else (choice, None)
+        if parent is None or (self._guided and not self._room(_nfe(self._plan(parent)))):
             return None
-        return self._expand(node)
+        return self._expand(parent, offer)
 
     @property
     def _guided(self) -> bool:
@@ -115,34 +122,44 @@ class MCTS(Search):
         out = sum(work.nfe for work in self._in_flight.values())
         return out == 0 or out + nfe <= self.share * self.budget
 
-    def _select(self) -> Node | None:
-        """The node that gets a new child."""
+    def _select(self) -> Node | Offer | None:
+        """The node that gets a new child, or the offer by which it gets a fused one."""
         root = self.tree.root
         if not self._guided and root.open:
             return root if self._affordable(root) else None
         if not root.completed:
             return None
-        return select(self.tree, self.beta, self.widening, self._affordable)
+        return select(self.tree, self.beta, self.widening, self._affordable, self._offer if self._fusions else None)
+
+    def _offer(self, node: Node) -> Offer | None:
+        found = self._fusions.consider(node, self._plan(node)[0])
+        return found if isinstance(found, Offer) else None
 
     def _affordable(self, node: Node) -> bool:
         plan = self._plan(node)
         return _nfe(plan) <= self.nfe_left and self._decodes(plan) <= self.decodes_left
 
-    def _expand(self, parent: Node) -> Work:
-        """Reserve the new child of `parent`; its unit walks from there to level 0."""
+    def _expand(self, parent: Node, offer: Offer | None) -> Work:
+        """Reserve the new child of `parent`, fused if there is an offer; its unit walks from there to level 0."""
         plan = self._plan(parent)
-        if parent is self.tree.root:
+        fuse = Fuse(self._fusions.fusing.mode, offer.particles, offer.weights) if offer else None
+        if fuse:
+            id, action = fuse_id(parent.id, fuse.mode, fuse.particles, fuse.weights), "fuse"
+        elif parent is self.tree.root:
             id, action = seed_id(self.seed, parent.draws), "seed"
         else:
             id, action = jump_id(parent.id, plan[0].k, parent.draws), "jump"
         states = tuple(_named(plan, id))
         edges = tuple(Edge(state.id, state.level, state.phi) for state in states)
         keep = tuple(state.id for state in states if state.open)
-        start = None if action == "seed" else parent.id
+        start = None if parent is self.tree.root else parent.id
         name = f"{self.id}/{self._count}"
         self._count += 1
-        self._simulations[name] = self.tree.dispatch(parent, states[0])
-        return Work(name, self.id, self.setting, start, action, edges, keep, scored=keep if self.scored else ())
+        child = self.tree.dispatch(parent, states[0], offer.particles if offer else ())
+        if offer:
+            self._fusions.dispatch(offer, child)
+        self._simulations[name] = child
+        return Work(name, self.id, self.setting, start, action, edges, keep, scored=keep if self.scored else (), fuse=fuse)
 
     def _plan(self, parent: Node) -> tuple[State, ...]:
         """The states, still without ids, of a simulation that starts with a new child of `parent`."""
@@ -172,13 +189,33 @@ class MCTS(Search):
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
         child = self._simulations.pop(work.id)
-        if outcome.error is not None:
-            self.tree.lose(child)
+        if outcome.error is not None or outcome.refused is not None:
+            self._give_up(child, refused=outcome.error is None)
             return
         rollout = _named(self._plan(child.parent), child.id)[1:]
         scores = [(id, score) for id, score in outcome.scores if score is not None]
         leaf = self.tree.complete(child, rollout, outcome.reward, scores)
         self._families.add(leaf)
+        if self._fusions:
+            self._learn(child, outcome.reward)
+
+    def _give_up(self, child: Node, refused: bool) -> None:
+        """Take back a child that was lost, or that could not be fused."""
+        if child.particles:
+            self._fusions.take_back(child)
+        if refused:
+            self.tree.take_back(child)
+        else:
+            self.tree.lose(child)
+
+    def _learn(self, child: Node, reward: float) -> None:
+        """What a fused child has realised; or, of a set that has grown and is due, why its rewards do not let it be fused."""
+        if child.particles:
+            self._fusions.complete(child, reward)
+            return
+        found = self._fusions.consider(child.parent, self._plan(child.parent)[0])
+        if isinstance(found, Refusal):
+            self.refusals[found.value] += 1
 
     def halt(self, costs: Iterable[Cost] = ()) -> None:
         super().halt(costs)
@@ -196,7 +233,7 @@ class MCTS(Search):
         return self._families.best(self.finished, n)
 
     def nodes(self) -> list[dict]:
-        """Every node, those in flight included (0 visits, no value)."""
+        """Every node, those in flight included (0 visits, no value); a fused one names its `particles`."""
         root = self.tree.root
         return [
             {
@@ -208,6 +245,7 @@ class MCTS(Search):
                 "value": node.value if node.returns else None,
                 "phi": node.phi,
                 "score": node.score,
+                **({"particles": list(node.particles)} if node.particles else {}),
             }
             for node in self.tree
         ]
@@ -220,6 +258,12 @@ def _named(plan: Iterable[State], id: str) -> list[State]:
         id = jump_id(states[-1].id, state.k) if states else id
         states.append(State(id, state.level, state.k, state.phi, state.open))
     return states
+
+
+def _fusing(config: SearchConfig) -> Fusing | None:
+    if config.fuse == "none":
+        return None
+    return Fusing(config.fuse, config.fuse_after, config.max_fusions, config.fuse_depth, config.particles == "retire")
 
 
 def _nfe(plan: Iterable[State]) -> int:

@@ -35,7 +35,8 @@ class Soft:
 
     Children of one kernel, that is of one k and one phi, are draws of one distribution: the log-mean-exp is taken within
     each such group. `across` then joins the groups: "max", or "mean" weighted by their sizes (the policy as it was
-    followed). A child without returns enters as prior + lambda Var[R | S] / 2, and not at all without a prior.
+    followed). A child without returns enters as prior + lambda Var[R | S] / 2, and not at all without a prior. A fused
+    child is no draw at all and stays out.
     """
 
     strength: float
@@ -46,6 +47,8 @@ class Soft:
             return mean(node)
         groups: dict[tuple[int, float], list[float]] = {}
         for child in node.children:
+            if child.particles:
+                continue
             if child.returns:
                 groups.setdefault((child.k, child.phi), []).append(child.value)
             elif child.prior:
@@ -75,7 +78,7 @@ def backup(leaf: Node, reward: float, rule: Rule) -> None:
     node = leaf
     while node is not None:
         parent = node.parent
-        if not node.returns and parent is not None:
+        if not node.returns and parent is not None and not node.particles:
             parent.firsts += reward
             parent.completed += 1
         node.visits += 1

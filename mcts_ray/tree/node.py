@@ -14,9 +14,10 @@ class Node:
 
     visits, in_flight: N completed and O dispatched simulations through it. returns, total, best: count n, sum and
     maximum of the terminal rewards below it. value: V by the backup rule. certainty: 1 / sqrt(max(1, N + O)).
-    first: the return of the roll-out that made it; firsts, completed: sum and count of its children's.
+    firsts, completed: sum and count of the returns of the roll-outs that made its unfused children.
     children: all, dispatched ones included; arms: those that selection may enter. open: it may be widened.
-    draws: children ever dispatched, lost ones included, so that no noise is drawn twice; lost: how many were lost.
+    draws: children ever dispatched with noise of their own, lost ones included, so that none is drawn twice; lost: how
+    many children were lost. particles: ids of the siblings of which it was fused; empty for all other nodes.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Node:
     prior_sum: float = 0.0
     draws: int = 0
     lost: int = 0
+    particles: tuple[str, ...] = ()
     children: list[Node] = field(default_factory=list)
     arms: list[Node] = field(default_factory=list)
 
@@ -49,6 +51,8 @@ class Node:
     @property
     def action(self) -> str:
         """What made it, as files and reports say it."""
+        if self.particles:
+            return "fuse"
         return f"jump {self.k}" if self.k else "seed"
 
     @property
@@ -58,7 +62,7 @@ class Node:
 
     @property
     def fresh(self) -> float:
-        """Predicted value of one more child: its own prior joined with what each child's own roll-out returned.
+        """Predicted value of one more child: its own prior joined with what the own roll-out of each unfused child returned.
 
         (n0 prior + sum of first returns) / (n0 + their number). Later returns of a child are left out: they come from
         where the search chose to look.

@@ -4,7 +4,8 @@
 
 Simulations in flight (O) count as visits and leave the values alone. s is the running standard deviation of returns,
 so beta has no unit. Ties go to the smaller id. Where the node may be widened, a virtual new child competes with the
-value predicted for it (`Node.fresh`) and a count of 1; it wins ties.
+value predicted for it (`Node.fresh`) and a count of 1; it wins ties. So does a virtual fused child where there is one to
+offer (`mcts_ray.tree.fuse`), which needs no permit and loses ties.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from mcts_ray.tree.fuse import Offer
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.tree import Tree
 from mcts_ray.tree.widen import Widening
 
 
-def select(tree: Tree, beta: float, widening: Widening, affordable: Callable[[Node], bool]) -> Node | None:
-    """The node to widen; None if no open node is `affordable`. Changes nothing."""
+def select(
+    tree: Tree,
+    beta: float,
+    widening: Widening,
+    affordable: Callable[[Node], bool],
+    offers: Callable[[Node], Offer | None] | None = None,
+) -> Node | Offer | None:
+    """The node to widen, or the fusion to take among those that `offers` has; None if no open node is `affordable`.
+
+    Changes nothing.
+    """
     dead: set[Node] = set()
     root, unit = tree.root, beta * tree.spread.sd
     while root not in dead:
@@ -27,7 +38,11 @@ def select(tree: Tree, beta: float, widening: Widening, affordable: Callable[[No
             bonus = unit * math.sqrt(2 * math.log(node.visits + node.in_flight or 1))
             arms = [arm for arm in node.arms if arm not in dead] if dead else node.arms
             arm, bound = best_arm(arms, bonus)
-            if node.open and (arm is None or node.fresh + bonus >= bound and widening.permits(node)) and affordable(node):
+            widen = node.open and (arm is None or node.fresh + bonus >= bound and widening.permits(node)) and affordable(node)
+            if offers and node.open and (offer := offers(node)) and affordable(node):
+                if offer.value + bonus > (node.fresh + bonus if widen else bound):
+                    return offer
+            if widen:
                 return node
             if arm is None:
                 dead.add(node)

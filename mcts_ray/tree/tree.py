@@ -48,10 +48,14 @@ class Tree:
     def __getitem__(self, id: str) -> Node:
         return self._nodes[id]
 
-    def dispatch(self, parent: Node, state: State) -> Node:
-        """Reserve a new child of `parent`: it counts for widening at once, O += 1 on its path."""
+    def dispatch(self, parent: Node, state: State, particles: tuple[str, ...] = ()) -> Node:
+        """Reserve a new child of `parent`, fused of `particles` if there are any.
+
+        It counts for widening at once, O += 1 on its path.
+        """
         child = self._add(parent, state)
-        parent.draws += 1
+        child.particles = particles
+        parent.draws += not particles
         node = parent
         while node is not None:
             node.in_flight += 1
@@ -80,14 +84,18 @@ class Tree:
         backup(leaf, reward, self.rule)
         return leaf
 
-    def lose(self, child: Node) -> None:
-        """The simulation that made `child` failed: O -= 1 on its path, nothing else; the child is forgotten."""
-        parent = child.parent
+    def take_back(self, child: Node) -> None:
+        """The simulation that was to make `child` never began: O -= 1 on its path, nothing else; the child is forgotten."""
         for node in child.path()[1:]:
             node.in_flight -= 1
             node.certainty = 1 / math.sqrt(max(1, node.visits + node.in_flight))
-        parent.children.remove(child)
+        child.parent.children.remove(child)
         del self._nodes[child.id]
+
+    def lose(self, child: Node) -> None:
+        """The simulation that made `child` failed: it is taken back, and a parent that loses too many is closed."""
+        self.take_back(child)
+        parent = child.parent
         parent.lost += 1
         if parent.lost >= TOLERATED + len(parent.children):
             parent.open = False

@@ -11,14 +11,16 @@ import json
 from functools import cache
 from pathlib import Path
 
-from mcts_ray.search.ids import jump_id, seed_id
+from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from tests.tree.reference import ReferenceTree
 
 HERE = Path(__file__).parent
+FUSING = {"mode": "signed", "after": 7, "most": 2, "depth": 1, "retire": True}
 CASES = {
     "mcts_sequential": {"levels": 10, "budget": 120, "k": 2, "stride": 1, "room": 1},
     "mcts_parallel": {"levels": 10, "budget": 150, "k": 3, "stride": 2, "room": 4, "beta": 1.0},
     "mcts_max": {"levels": 12, "budget": 150, "k": 4, "stride": 0, "room": 2, "backup": "max", "c": 1.0, "a": 0.25},
+    "mcts_fuse": {"levels": 10, "budget": 200, "k": 2, "stride": 5, "room": 3, "beta": 0.3, "c": 3.0, "fusing": FUSING},
     "mcts_soft": {"levels": 12, "budget": 200, "k": 1, "stride": 3, "room": 3, "backup": "soft", "across": "mean"},
 }
 DEFAULTS = {"seed": 7, "seeds": 3, "phi": 0.5, "count": 3, "beta": 0.5, "c": 2.0, "a": 0.5, "backup": "mean", "across": "max"}
@@ -27,7 +29,7 @@ DEFAULTS = {"seed": 7, "seeds": 3, "phi": 0.5, "count": 3, "beta": 0.5, "c": 2.0
 def build(case: dict) -> list[dict]:
     """Run one case; its nodes as `MCTS.nodes` gives them."""
     o = {**DEFAULTS, **case}
-    T, tree = o["levels"], ReferenceTree(o["beta"], o["c"], o["a"], o["backup"], across=o["across"])
+    T, tree = o["levels"], ReferenceTree(o["beta"], o["c"], o["a"], o["backup"], across=o["across"], fusing=o.get("fusing"))
     marks = {round(T * (1 - 0.8 * j / (o["count"] + 1))) for j in range(1, o["count"] + 1)}
     draws, out, left = {}, [], o["budget"]
 
@@ -50,19 +52,24 @@ def build(case: dict) -> list[dict]:
 
     def ask():
         if len(tree.children("root")) < o["seeds"]:
-            parent = "root" if cost(None) <= left else None
+            choice = ("root", None) if cost(None) <= left else None
         elif not tree.completed:
-            parent = None
+            choice = None
         else:
-            parent = tree.select(lambda level: cost(level) <= left)
-        if parent is None:
+            choice = tree.select(lambda level: cost(level) <= left, lambda level: walk(level)[0][:3])
+        if choice is None:
             return None
-        index = draws.get(parent, 0 if parent == "root" else 1)  # draw 0 of a state is its own roll-out
-        draws[parent] = index + 1
+        parent, offer = choice
         level = tree.nodes[parent]["level"]
         (s, k, f, opened), *tail = walk(level)
-        id = seed_id(o["seed"], index) if parent == "root" else jump_id(parent, k, index)
-        tree.dispatch(parent, id, s, k, f, opened)
+        if offer:
+            above = root_id(o["seed"]) if parent == "root" else parent
+            id = fuse_id(above, o["fusing"]["mode"], offer["particles"], offer["weights"])
+        else:
+            index = draws.get(parent, 0 if parent == "root" else 1)  # draw 0 of a state is its own roll-out
+            draws[parent] = index + 1
+            id = seed_id(o["seed"], index) if parent == "root" else jump_id(parent, k, index)
+        tree.dispatch(parent, id, s, k, f, opened, offer)
         rollout, above = [], id
         for s, k, _, opened in tail:
             above = jump_id(above, k)
@@ -81,9 +88,10 @@ def build(case: dict) -> list[dict]:
     for id, node in tree.nodes.items():
         if id != "root":
             parent = None if node["parent"] == "root" else node["parent"]
-            action = f"jump {node['k']}" if node["k"] else "seed"
+            action = "fuse" if "particles" in node else f"jump {node['k']}" if node["k"] else "seed"
             row = {"id": id, "parent": parent, "level": node["level"], "action": action, "visits": tree.N(id)}
-            nodes.append({**row, "value": tree.value(id), "phi": node["phi"]})
+            row |= {"value": tree.value(id), "phi": node["phi"]}
+            nodes.append(row | ({"particles": node["particles"]} if "particles" in node else {}))
     return nodes
 
 

@@ -8,11 +8,16 @@ def worth(node: str) -> float:
     return int(node, 16) / 2**128
 
 
+def refusal_of(work: Work, reason: str = "copy") -> Outcome:
+    """What an executor would tell of a unit whose particles could not be fused."""
+    return Outcome(work.id, work.search, work.epoch, Cost(), refused=reason)
+
+
 def outcome_of(work: Work, error: str | None = None) -> Outcome:
     """What an executor would tell of one unit."""
     terminal = work.terminal and error is None
     images = 0 if error else work.decodes
-    cost = Cost(work.nfe, 2 * work.nfe, images, images, 0, 0.01 * work.nfe)
+    cost = Cost(work.nfe, 2 * work.nfe, images, images, int(work.fuse is not None), 0.01 * work.nfe)
     reward = worth(work.edges[-1].node) if terminal else None
     scores = () if error else tuple((node, worth(node)) for node in work.scored)
     return Outcome(work.id, work.search, work.epoch, cost, reward, scores, error)

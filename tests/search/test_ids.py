@@ -1,4 +1,4 @@
-from mcts_ray.search.ids import child_id, jump_id, root_id, seed_id
+from mcts_ray.search.ids import child_id, fuse_id, jump_id, root_id, seed_id
 
 
 def test_ids_never_change():
@@ -12,6 +12,14 @@ def test_every_part_of_the_name_matters():
     parent = seed_id(0, 0)
     names = {parent, seed_id(0, 1), seed_id(1, 0), jump_id(parent, 1), jump_id(parent, 2), jump_id(parent, 1, 1)}
     assert len(names) == 6
+
+
+def test_a_fused_node_is_named_after_its_rule_particles_and_weights():
+    name = fuse_id("p", "signed", ("a", "b"), (0.5, -0.25))
+    assert name == child_id("p", "fuse", "signed", "a", "b", 0.5, -0.25)
+    others = [("q", "signed", ("a", "b")), ("p", "innovation", ("a", "b")), ("p", "signed", ("b", "a"))]
+    assert name not in [fuse_id(*other, (0.5, -0.25)) for other in others]
+    assert name != fuse_id("p", "signed", ("a", "b"), (0.5, -0.250001))
 
 
 def test_parts_do_not_run_into_each_other():

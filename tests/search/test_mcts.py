@@ -7,12 +7,12 @@ from mcts_ray.gain import Anchors, Constant, Table
 from mcts_ray.search import MCTS, Setting
 from mcts_ray.search.base import Cost, Outcome
 from mcts_ray.search.branching import Branching
-from mcts_ray.search.ids import jump_id, seed_id
+from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.journal import asked, halted, replay, told
-from mcts_ray.tree import Prior, Soft, Widening, maximum
+from mcts_ray.tree import Fusing, Prior, Soft, Widening, maximum
 from mcts_ray.tree.backup import make_rule
 
-from .fake import carry_out, carry_out_in_flight, outcome_of, worth
+from .fake import carry_out, carry_out_in_flight, outcome_of, refusal_of, worth
 
 GOLDEN = sorted(Path(__file__).parent.parent.glob("golden/*.json"))
 T = 10
@@ -35,7 +35,11 @@ EVERY = [
     dict(policy=Constant(2), stride=4, rule=Soft(4.0, "mean"), scored=True, max_decodes=40),
     dict(count=20, scored=True, calibration=prior_of),
     dict(phi=0.0),
+    dict(seeds=6, stride=5, policy=Constant(2), widening=Widening(4.0), fusing=Fusing("innovation", most=2)),
+    dict(seeds=6, stride=5, widening=Widening(4.0), rule=Soft(4.0), fusing=Fusing("signed", depth=2, retire=True)),
+    dict(seeds=6, stride=5, count=20, scored=True, calibration=prior_of, fusing=Fusing("signed", after=7)),
 ]
+FUSED = EVERY[-3:]
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
@@ -55,6 +59,7 @@ def test_golden_trees(file):
         widening=Widening(o["c"], o["a"]),
         rule=make_rule(o["backup"], 4.0, o["across"]),
         share=1.0,
+        fusing=Fusing(**o["fusing"]) if "fusing" in o else None,
     )
     carry_out_in_flight(search, o["room"])
     nodes = {node["id"]: node for node in search.nodes()}
@@ -64,7 +69,7 @@ def test_golden_trees(file):
 
 
 def test_there_are_golden_trees():
-    assert len(GOLDEN) == 4
+    assert len(GOLDEN) == 5
 
 
 @pytest.mark.parametrize("options", EVERY)
@@ -100,12 +105,12 @@ def test_units_start_from_kept_states_and_the_ids_can_be_replayed(options):
     search = make(**options)
     kept = set()
     for work in carry_out(search, room=1):
-        assert (work.parent is None) == (work.action == "seed")
+        assert (work.parent is None) == (work.edges[0].level == T) and (work.action == "seed") <= (work.parent is None)
         assert work.parent is None or work.parent in kept
         kept |= set(work.keep)
         for above, edge in zip(work.edges, work.edges[1:]):
             assert edge.node == jump_id(above.node, above.level - edge.level) and edge.phi == 0
-    seeds = [node.id for node in search.tree.root.children]
+    seeds = [node.id for node in search.tree.root.children if node.action == "seed"]
     assert seeds == [seed_id(0, index) for index in range(len(seeds))]
 
 
@@ -117,7 +122,7 @@ def test_the_same_schedule_gives_the_same_tree(options):
 
 
 @pytest.mark.parametrize("options", EVERY)
-@pytest.mark.parametrize("stop", [5, 9, 13])
+@pytest.mark.parametrize("stop", [5, 9, 13, 40])
 def test_the_journal_rebuilds_the_identical_tree(options, stop):
     search, lines, out = make(share=0.5, **options), [], []
     for step in range(stop):
@@ -126,12 +131,14 @@ def test_the_journal_rebuilds_the_identical_tree(options, stop):
             lines.append(asked(work))
         if not out:
             break
-        outcome = outcome_of(out.pop(step % len(out)), "broken" if step == 3 else None)
+        work = out.pop(step % len(out))
+        outcome = refusal_of(work) if work.fuse and step % 2 else outcome_of(work, "broken" if step == 3 else None)
         search.tell(outcome)
         lines.append(told(outcome, 0.0))
     again = make(share=0.5, **options)
     replay(again, json.loads(json.dumps(lines)))
     assert again.nodes() == search.nodes() and again.ledger == search.ledger and again.best(3) == search.best(3)
+    assert again.refusals == search.refusals
     hidden = [[(n.in_flight, n.certainty, n.draws, n.lost, len(n.arms)) for n in s.tree] for s in (again, search)]
     assert hidden[0] == hidden[1]
     assert again.ask(3) == search.ask(3)
@@ -219,6 +226,83 @@ def test_step_scores_stay_on_their_nodes_until_there_is_a_calibration():
     carry_out(calibrated, room=1)
     some = next(node for node in calibrated.tree if node.open)
     assert some.value == pytest.approx((2 * some.score + some.total) / (2 + some.returns))
+
+
+@pytest.mark.parametrize("options", FUSED)
+@pytest.mark.parametrize("room", [1, 4])
+def test_units_of_fusion_say_how_their_noise_is_made(options, room):
+    search = make(300, share=1.0, **options)
+    fused = [work for work in carry_out_in_flight(search, room) if work.fuse]
+    assert {work.parent is None for work in fused} == {True, False}  # seeds are fused, and children of inner nodes
+    assert search.ledger.fusions == len(fused) == sum(work.action == "fuse" for work in fused)
+    rows = {row["id"]: row for row in search.nodes()}
+    assert {id for id, row in rows.items() if row["action"] == "fuse"} == {work.edges[0].node for work in fused}
+    for work in fused:
+        fuse, node = work.fuse, search.tree[work.edges[0].node]
+        assert node.id == fuse_id(work.parent or root_id(0), fuse.mode, fuse.particles, fuse.weights)
+        assert fuse.mode == options["fusing"].mode and len(fuse.weights) == len(fuse.particles) >= 6
+        assert rows[node.id]["particles"] == list(fuse.particles) and rows[node.id]["parent"] == work.parent
+        for particle in (search.tree[id] for id in fuse.particles):
+            assert particle.parent is node.parent and not particle.particles
+            assert (particle.level, particle.k, particle.phi) == (node.level, node.k, node.phi)
+    assert all("particles" not in row for row in rows.values() if row["action"] != "fuse")
+
+
+@pytest.mark.parametrize("options", FUSED)
+def test_no_set_is_fused_more_often_than_it_may(options):
+    search = make(400, share=1.0, **options)
+    carry_out_in_flight(search, 6)
+    for node in (search.tree.root, *search.tree):
+        sizes = sorted(len(child.particles) for child in node.children if child.particles)
+        assert len(sizes) <= options["fusing"].most
+        assert all(two >= 2 * one for one, two in zip(sizes, sizes[1:]))
+
+
+def test_refused_fusions_cost_nothing_close_nothing_and_come_to_an_end():
+    search = make(400, share=1.0, **FUSED[0])
+    asked_for = 0
+    while not search.done:
+        for work in search.ask(3):
+            asked_for += work.fuse is not None
+            search.tell(refusal_of(work) if work.fuse else outcome_of(work))
+    assert asked_for > 2 and search.refusals["copy"] == asked_for and not search.errors
+    assert search.ledger.fusions == 0 and search.ledger.nfe == sum(node.level > 0 for node in search.tree)
+    assert not any(node.particles or node.lost or node.in_flight for node in (search.tree.root, *search.tree))
+    plain = make(400, share=1.0, **{**FUSED[0], "fusing": None})
+    carry_out(plain, 3)
+    seeds = [[node.id for node in s.tree.root.children][:6] for s in (search, plain)]
+    assert seeds[0] == seeds[1]
+
+
+def test_fusions_that_fail_are_lost_work():
+    search = make(400, share=1.0, **FUSED[0])
+    works = carry_out_in_flight(search, 3, fails=lambda work: work.fuse is not None)
+    failed = [work for work in works if work.fuse]
+    assert len(search.errors) == len(failed) > 2 and not search.refusals["copy"]
+    assert sum(node.lost for node in (search.tree.root, *search.tree)) == len(failed)
+    assert len({work.edges[0].node for work in works}) == len(works)
+
+
+def test_rewards_that_admit_no_fusion_are_noted():
+    search = make(100, **FUSED[0])
+    while not search.done:
+        for work in search.ask(1):
+            outcome = outcome_of(work)
+            search.tell(Outcome(work.id, "s", 0, outcome.cost, 0.5))
+    assert search.refusals["flat"] > 0 and search.ledger.fusions == 0
+
+
+def test_fused_noise_begins_a_family_of_images():
+    search = make(300, share=1.0, **FUSED[0])
+    carry_out(search)
+    fused = [node for node in search.tree if node.particles]
+    assert {node.k for node in fused} > {0}
+    for node in fused:
+        leaf = node
+        while leaf.children:
+            leaf = leaf.children[0]
+        family, branch = search._families._of[leaf.id]
+        assert branch == node.id and (family == node.id) == (node.level + node.k > T / 2)
 
 
 def test_the_returned_images_parted_early():

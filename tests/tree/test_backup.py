@@ -46,6 +46,13 @@ def test_soft_takes_the_mean_exp_within_each_jump_first():
     assert grown(Soft(3.0, "mean"), rewards, ks).root.value == pytest.approx((2 * four + 0.8) / 3)
 
 
+def test_a_fused_child_enters_mean_and_max_but_not_soft():
+    for rule, value in ((mean, 3.0), (maximum, 6.0), (Soft(2.0), 1.5), (Soft(2.0, "mean"), 1.5)):
+        tree = grown(rule, [1.5, 1.5])
+        tree.complete(tree.dispatch(tree.root, State("f", 0, 4, 0.5), ("n0", "n1")), [], 6.0)
+        assert tree.root.value == pytest.approx(value) and tree.root.best == 6.0
+
+
 def test_an_unexpanded_child_enters_the_soft_backup_by_its_prior():
     tree = Tree("root", 4, Soft(2.0))
     waiting = tree.dispatch(tree.root, State("w", 2, 2, 0.5))

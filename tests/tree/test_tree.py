@@ -31,6 +31,16 @@ def test_a_node_that_only_loses_children_is_closed():
     assert not tree.root.open
 
 
+def test_what_is_taken_back_was_never_there_and_closes_nothing():
+    tree = Tree("root", 6)
+    for index in range(9):
+        child = tree.dispatch(tree.root, State(f"x{index}", 6), ("a", "b"))
+        assert child.particles == ("a", "b") and child.action == "fuse"
+        tree.take_back(child)
+    root = tree.root
+    assert root.open and (root.lost, root.draws, root.in_flight, root.children, len(tree)) == (0, 0, 0, [], 0)
+
+
 def test_no_node_twice():
     tree = Tree("root", 6)
     tree.dispatch(tree.root, State("a", 6))

@@ -1,0 +1,124 @@
+"""Fuse-and-deepen: when siblings may be fused, and what their fused child is expected to be worth.
+
+The particle set of a node: those of its children that a further one would be a sibling of, by one jump k and one angle
+phi > 0 (seeds at the root), above level 0, come back, not fused themselves. Their rewards r are their values. It is due
+with N >= `after` particles, or with N >= 6 whose best two are closer than sd / 2 (if one is far ahead, deepen it), and
+twice as many as when it was last tried. The virtual fused child then competes in selection with the value
+
+    mean r + kappa sum_i a_i (r_i - mean r) / ||a||
+
+kappa is the share of the promised gain that was realised: a running mean over the fused children that have come back, of
+(first return - mean r) / promised gain. A fused child is a child like others for counts and widening, but no draw of their
+kernel: it stays out of later sets, of the soft backup and of `Node.fresh`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mcts_ray.fusion.weights import FEWEST, Refusal, fusion_weights
+from mcts_ray.tree.node import Node
+from mcts_ray.tree.tree import State
+
+CLOSE = 0.5  # standard deviations between the best two, below which neither is worth deepening alone
+KAPPA, RATE, LIMIT = 0.5, 0.2, 2.0  # kappa at first; weight of each new ratio in it; size to which ratios are cut
+
+
+@dataclass(frozen=True)
+class Fusing:
+    """The rule (`mode`), N from which a set is due, how often one set may be fused, and fused noises in a row on a path.
+
+    retire: particles are no longer entered once their fused child has come back; their statistics stay.
+    """
+
+    mode: str
+    after: int = FEWEST
+    most: int = 1
+    depth: int = 1
+    retire: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A fusion that `parent` has to offer: particles, weights, the mean of their rewards, promised gain, expected value.
+
+    size: of the set, including particles that had no usable reward.
+    """
+
+    parent: Node
+    particles: tuple[str, ...]
+    weights: tuple[float, ...]
+    mean: float
+    gain: float
+    value: float
+    size: int
+
+
+class Fusions:
+    """The fusions of one tree: made, out and learned from."""
+
+    def __init__(self, fusing: Fusing) -> None:
+        self.fusing = fusing
+        self.kappa = KAPPA
+        self._tried: dict[Node, tuple[int, int]] = {}  # of a parent's set: its size when last tried, fusions made or out
+        self._out: dict[Node, Offer] = {}
+
+    def consider(self, parent: Node, sibling: State) -> Offer | Refusal | None:
+        """What the particles of `parent` have to offer, `sibling` being the state of a further child; changes nothing.
+
+        A refusal if the set is due but its rewards admit no weights, None if it is not due.
+        """
+        particles = self._particles(parent, sibling)
+        if not particles:
+            return None
+        values = [particle.value for particle in particles]
+        weights = fusion_weights(self.fusing.mode, values)
+        if isinstance(weights, Refusal):
+            return weights
+        best, second = sorted(values, reverse=True)[:2]
+        if len(particles) < self.fusing.after and best - second >= CLOSE * weights.sd:
+            return None
+        kept = tuple(particles[i].id for i in weights.kept)
+        value = weights.mean + self.kappa * weights.gain
+        return Offer(parent, kept, weights.a, weights.mean, weights.gain, value, len(particles))
+
+    def _particles(self, parent: Node, sibling: State) -> list[Node]:
+        """The particle set, or nothing if it is too small, already fused, or fused too often on the way to it."""
+        size, made = self._tried.get(parent, (0, 0))
+        fewest = max(FEWEST, 2 * size)
+        if made == self.fusing.most or len(parent.children) < fewest or in_a_row(parent) >= self.fusing.depth:
+            return []
+        kernel = (sibling.level, sibling.k, sibling.phi)
+        if sibling.level == 0 or (sibling.k and not sibling.phi):
+            return []
+        found = [c for c in parent.children if (c.level, c.k, c.phi) == kernel and c.returns and not c.particles]
+        return found if len(found) >= fewest else []
+
+    def dispatch(self, offer: Offer, child: Node) -> None:
+        """`child` is out to be made as offered."""
+        _, made = self._tried.get(offer.parent, (0, 0))
+        self._tried[offer.parent] = offer.size, made + 1
+        self._out[child] = offer
+
+    def complete(self, child: Node, reward: float) -> None:
+        """`child` has come back with its first return."""
+        offer = self._out.pop(child)
+        ratio = (reward - offer.mean) / offer.gain
+        self.kappa += RATE * (min(LIMIT, max(-LIMIT, ratio)) - self.kappa)
+        if self.fusing.retire:
+            offer.parent.arms = [arm for arm in offer.parent.arms if arm.id not in offer.particles]
+
+    def take_back(self, child: Node) -> None:
+        """`child` was refused or lost: it is not made, but its set counts as tried."""
+        offer = self._out.pop(child)
+        size, made = self._tried[offer.parent]
+        self._tried[offer.parent] = size, made - 1
+
+
+def in_a_row(node: Node) -> int:
+    """How many of the last noises on the path to `node` were fused, one after the other; noise-free moves are passed over."""
+    count = 0
+    while node.parent is not None and (node.particles or (node.k and not node.phi)):
+        count += bool(node.particles)
+        node = node.parent
+    return count
