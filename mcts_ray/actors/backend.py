@@ -62,7 +62,7 @@ class RayBackend:
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None):
         """The `Plan` of a request; ValueError with a sentence if the model cannot do it."""
-        return _get(self._actors[0].handle.plan.remote(list(prompts), config, reward), START)
+        return _get(self._manager.plan.remote(list(prompts), config, reward), START)
 
     def run(
         self,

@@ -23,17 +23,18 @@ class Actor:
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""
-        loop = asyncio.get_running_loop()
+        loop, handle = asyncio.get_running_loop(), self.handle
         deadline = loop.time() + PATIENCE
         while loop.time() < deadline:
             try:
-                await self.handle.__ray_ready__.remote()
+                await handle.__ray_ready__.remote()
                 return
             except ActorUnavailableError:
                 await asyncio.sleep(0.2)
             except RayActorError:
                 break
-        self.handle = self._start()
+        if self.handle is handle:  # nobody else has replaced it meanwhile
+            self.handle = self._start()
 
     def _start(self):
         worker, args, options = self._recipe

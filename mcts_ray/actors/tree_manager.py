@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 
 from mcts_ray.actors.pool import TRIES, Finished, Key, Worker
 from mcts_ray.actors.spec import Actor
+from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.session import Session, Walk, progress
@@ -55,6 +56,17 @@ class TreeManager:
         return "TreeManager"
 
     # the outside ---------------------------------------------------------------------------------------------------
+
+    async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Any:
+        """The `Plan` of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
+        for _ in range(TRIES):
+            denoiser = self.workers[0].denoiser
+            try:
+                return await denoiser.handle.plan.remote(prompts, config, reward)
+            except RayActorError as error:
+                failure = error
+                await denoiser.revive()
+        raise failure
 
     async def submit(self, tasks: Sequence[Task], reward: Any, latent_shape: tuple[int, int, int], batch_size: int) -> None:
         """Begin searches. ValueError if the reward cannot be made."""
@@ -97,6 +109,11 @@ class TreeManager:
             if job.observer:
                 job.observer.close()
         return answers
+
+    async def actors(self) -> dict[str, list[Any]]:
+        """Handles of the actors that are at work now."""
+        kinds = {"denoiser": [w.denoiser for w in self.workers], "reward": [w.reward for w in self.workers], "fusion": [self.fusion]}
+        return {kind: list(dict.fromkeys(actor.handle for actor in actors)) for kind, actors in kinds.items()}
 
     async def census(self) -> dict[str, int]:
         """What is in hand: searches, units out, units waiting for their score, and how many deaths there have been."""

@@ -105,14 +105,13 @@ def test_a_time_limit_ends_a_search_in_time(one):
 @pytest.mark.parametrize("for_good", [False, True])
 def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, victim, for_good):
     """Killed while the search runs, restarted by Ray or gone for good; the search still spends its whole budget."""
-    actors = two.backend._actors
-    actor = {"denoiser": actors[0], "reward": actors[2], "fusion": actors[3]}[victim]
+    actor = cluster.get(two.backend._manager.actors.remote())[victim][0]
     before = in_flight(two, cluster)["deaths"]
     killed = threading.Event()
 
     def kill(progress):
         if progress.nfe > 30 and not killed.is_set():
-            cluster.kill(actor.handle, no_restart=for_good)
+            cluster.kill(actor, no_restart=for_good)
             killed.set()
 
     config = FUSING.model_copy(update={"budget": 320})
@@ -162,8 +161,6 @@ def test_mistakes_are_sentences(one, cluster, tiny_folder):
 
 
 def test_closing_ends_the_actors(cluster, tiny_folder):
-    from ray.util.state import list_actors  # noqa: F401  (only to be sure that the state API is there)
-
     searcher = Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray")
     pid = cluster.get(searcher.backend._actors[0].handle.place.remote())[2]
     searcher.close()
