@@ -157,8 +157,9 @@ class ReferenceTree:
         mean, sd, top = statistics.mean(values), statistics.pstdev(values), sorted(values)
         if sd < 1e-6 * max(abs(v) for v in values) or (N < self.fusing["after"] and top[-1] - top[-2] >= sd / 2):
             return None
-        raw = [math.exp(2 * (v - mean) / sd) if self.fusing["mode"] == "innovation" else math.tanh((v - mean) / sd) for v in values]
-        total = sum(raw) if self.fusing["mode"] == "innovation" else 1.0
+        softmax = self.fusing["mode"] == "innovation"
+        raw = [math.exp(2 * (v - mean) / sd) if softmax else math.tanh((v - mean) / sd) for v in values]
+        total = sum(raw) if softmax else 1.0
         a = [round(weight / total, 6) + 0.0 for weight in raw]
         norm = math.sqrt(sum(weight**2 for weight in a))
         if sum(abs(weight) for weight in a) ** 2 / norm**2 < 1.2:

@@ -10,7 +10,12 @@ from mcts_ray.tree.backup import make_rule
 from tests.tree.reference import ReferenceTree
 
 T = 9
-FUSINGS = [("innovation", 6, 1, 1, False), ("signed", 6, 2, 2, True), ("signed", 9, 1, 1, True), ("innovation", 12, 3, 1, False)]
+FUSINGS = [
+    ("innovation", 6, 1, 1, False),
+    ("innovation", 12, 3, 1, False),
+    ("signed", 6, 2, 2, True),
+    ("signed", 9, 1, 1, True),
+]
 
 
 def states(rng, level):
