@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -18,6 +18,9 @@ import ray
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.search.base import Cost, Work
+
+if TYPE_CHECKING:
+    from mcts_ray.diffusion.engine import Engine
 
 States = dict[tuple[str, str], tuple[int, np.ndarray, "int | None"]]  # by search and node: level, (x0, eps[, m1]), previous
 
@@ -43,14 +46,17 @@ class Report:
     step_seconds: float
 
 
+class Reborn(RuntimeError):
+    """The actor has been restarted since its engine was begun: what the caller thinks is in it is lost."""
+
+
 class DenoiserWorker:
-    """Loads a model on first use and runs walks in it. A restarted one is empty, which `generation` tells the manager's calls."""
+    """Loads a model on first use and runs walks in an engine that `begin` makes; a restarted actor has none."""
 
     def __init__(self, model: Model, device: str, dtype: str, threads: int | None = None) -> None:
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
-        self.generation = -1
-        self.batch_size = 1
-        self._engine = None
+        self.generation: int | None = None
+        self.engine: Engine | None = None
 
     def __repr__(self) -> str:
         return f"Denoiser({self.model.name})"
@@ -66,9 +72,11 @@ class DenoiserWorker:
 
         return make_plan(self.model.name, self.denoiser, prompts, config, reward)
 
-    def resize(self, batch_size: int) -> None:
-        """An empty engine with this batch size."""
-        self.batch_size, self._engine = batch_size, None
+    def begin(self, generation: int, batch_size: int) -> None:
+        """An empty engine with this batch size; what was in an older one has been given to others."""
+        from mcts_ray.diffusion.engine import Engine
+
+        self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
     def advance(
         self, generation: int, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any], seconds: float
@@ -76,19 +84,19 @@ class DenoiserWorker:
         """Take in `works` and step until a unit has left, nothing is in, or another step would take longer than `seconds`.
 
         noise: fused noise by unit id. states: object refs to `States` of other denoisers that hold parents of `works`.
-        Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. A call of a
-        new `generation` starts with an empty engine: what was in it has been given to others.
+        Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. Raises Reborn
+        if the engine of this `generation` has gone with an earlier process.
         """
         if generation != self.generation:
-            self.generation, self._engine = generation, None
+            raise Reborn(f"{self!r} has no engine of generation {generation}")
         start = time.perf_counter()
         engine = self.engine
         self._take_in(works, noise, states)
         walked, last = [], 0.0
-        while not walked and not engine.idle and time.perf_counter() - start + last <= seconds:
-            begin = time.perf_counter()
+        while not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
+            before = time.perf_counter()
             walked = engine.step()
-            last = time.perf_counter() - begin
+            last = time.perf_counter() - before
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
         left = tuple(Left(w.work.search, w.work.id, w.work.epoch, w.cost, w.error, len(w.to_decode)) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
@@ -96,16 +104,7 @@ class DenoiserWorker:
 
     def drop(self, search: str) -> list[Cost]:
         """Forget a search that has ended; returns what its running units have spent."""
-        return [walked.cost for walked in self.engine.drop(search)]
-
-    @property
-    def engine(self):
-        """The engine, made when it is first needed."""
-        if self._engine is None:
-            from mcts_ray.diffusion.engine import Engine
-
-            self._engine = Engine(self.denoiser, self.batch_size)
-        return self._engine
+        return [walked.cost for walked in self.engine.drop(search)] if self.engine else []
 
     @cached_property
     def denoiser(self):

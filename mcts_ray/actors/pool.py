@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from ray.exceptions import RayActorError
 
-from mcts_ray.actors.denoiser import Report
+from mcts_ray.actors.denoiser import Reborn, Report
 from mcts_ray.actors.spec import Actor
 from mcts_ray.executor.session import Walk
 from mcts_ray.reward.base import Scored
 from mcts_ray.search.base import Cost, Work
 
 Key = tuple[str, str]  # search and unit, or search and node
+DEATHS = (RayActorError, Reborn)
 TRIES = 3  # times that a unit may be lost with its denoiser, or a batch with its reward, before it has failed
 
 
@@ -47,7 +48,7 @@ class Worker:
     """A denoiser, the reward actor that scores for it, and the units that they have in hand.
 
     out: units given to it, `pending` those of them not yet sent, with their fused noise in `noise`; finished: units that wait
-    to be scored. size: its batch size. generation: how often it has died.
+    to be scored. size: its batch size. generation: how often its engine has been begun.
     """
 
     denoiser: Actor
@@ -73,15 +74,15 @@ class Worker:
         self.pending += works
         self.noise |= noise
 
-    async def resize(self, size: int) -> None:
-        """Set its batch size; its engine must be idle."""
-        self.size, self.nfe = size, 0
-        await self.denoiser.handle.resize.remote(size)
+    async def begin(self, size: int) -> None:
+        """Have it begin with an empty engine of this batch size."""
+        self.size, self.nfe, self.generation = size, 0, self.generation + 1
+        await self.denoiser.handle.begin.remote(self.generation, size)
 
     async def advance(self, states: Sequence[Any], seconds: float) -> tuple[int, list[Finished], Any]:
         """Send what is pending and step until units leave: (NFE spent, those units, ref to the states they kept).
 
-        Raises RayActorError if the denoiser dies over it.
+        Raises one of `DEATHS` if the denoiser dies over it, or has died before.
         """
         works, self.pending = self.pending, []
         noise = {work.id: self.noise.pop(work.id) for work in works if work.id in self.noise}
@@ -100,10 +101,15 @@ class Worker:
     async def revive(self) -> list[Work]:
         """After a death: the units that were lost with it. It is restarted or replaced, and empty."""
         works = list(self.out.values())
-        self.generation, self.nfe, self.out, self.pending = self.generation + 1, 0, {}, []
-        await self.denoiser.revive()
-        await self.denoiser.handle.resize.remote(self.size)
-        return works
+        self.out, self.pending = {}, []
+        for _ in range(TRIES):
+            try:
+                await self.denoiser.revive()
+                await self.begin(self.size)
+                return works
+            except RayActorError as error:
+                failure = error
+        raise failure
 
     async def score(self, units: Sequence[Finished], reward: Any) -> list[Verdict]:
         """Have the latents of units decoded and scored; a reward actor that dies is replaced, and asked again."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from mcts_ray.actors.pool import TRIES, Finished, Key, Worker
+from mcts_ray.actors.pool import DEATHS, TRIES, Finished, Key, Worker
 from mcts_ray.actors.spec import Actor
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Task
@@ -72,7 +72,7 @@ class TreeManager:
         """Begin searches. ValueError if the reward cannot be made."""
         forwards, *_ = await asyncio.gather(*(worker.reward.handle.load.remote(reward) for worker in self.workers))
         if not self.session.turn:
-            await asyncio.gather(*(worker.resize(batch_size) for worker in self.workers))
+            await asyncio.gather(*(worker.begin(batch_size) for worker in self.workers))
         jobs = [task.job() for task in tasks]
         self.running |= {job.search.id: Running(job, reward, forwards, latent_shape) for job in jobs}
         self.session.add(jobs)
@@ -179,7 +179,7 @@ class TreeManager:
         seconds = min(SLICE, self.session.seconds_left())
         try:
             spent, units, kept = await worker.advance(self._elsewhere(worker), seconds)
-        except RayActorError:
+        except DEATHS:
             await self._lost(worker)
             return
         self.nfe += spent

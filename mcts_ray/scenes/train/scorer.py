@@ -69,7 +69,7 @@ class Examples:
     holds: torch.Tensor
 
     def rows(self, index: slice | torch.Tensor) -> Examples:
-        return Examples(self.images[index], self.tokens[index], self.share[index])
+        return Examples(self.images[index], self.tokens[index], self.holds[index])
 
 
 def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Examples:
