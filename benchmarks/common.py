@@ -15,7 +15,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy")
+LIBRARIES = ("torch", "diffusers", "transformers", "ray", "pot", "numpy")
 
 
 def origin() -> dict:

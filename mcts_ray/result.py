@@ -23,6 +23,7 @@ class SearchResult:
     tree: {"nodes": [...]}, as in tree.json. config: with all defaults filled in.
     finished: every finished image in the order in which they came, from which the anytime curve follows.
     thumbnails: a small JPEG of each of them, by node. refusals: how often a fusion was refused, by reason.
+    scoring_seconds: busy time of decoding and rewarding, beside the ledger's `denoiser_seconds`.
     """
 
     prompt: str
@@ -40,6 +41,7 @@ class SearchResult:
     finished: tuple[Candidate, ...] = ()
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    scoring_seconds: float = 0.0
 
     @property
     def best(self) -> Candidate | None:

@@ -61,7 +61,7 @@ class Searcher:
         """
         model = resolve_model(model) if isinstance(model, str) else model
         if executor == "ray":
-            from mcts_ray.actors import RayBackend
+            from mcts_ray.actors.backend import RayBackend
 
             backend = RayBackend(model, device, dtype, reward, batch_size=batch_size, workers=workers, address=address)
             return cls(model=model.name, reward=reward, backend=backend)
@@ -157,6 +157,7 @@ class Searcher:
             finished=found.finished,
             thumbnails=found.thumbnails,
             refusals=found.refusals,
+            scoring_seconds=found.scoring_seconds,
         )
 
 

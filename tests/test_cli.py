@@ -13,7 +13,7 @@ import pytest
 from mcts_ray import __version__, cli
 
 PROMPT = "a red circle left of a blue square"
-SMALL = ["--levels", "4", "--budget", "12", "--reward", "jpeg"]
+SMALL = ["--levels", "4", "--budget", "12", "--reward", "jpeg", "--executor", "local"]  # by actors: tests/ray
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_search_json_is_the_object_of_the_contract(mcts_ray, tiny_folder):
     assert [Path(path).is_file() for path in found["images"]] == [True, True]
     assert Path(found["run_dir"]).parent == Path("runs")
     assert {p.name for p in Path(found["run_dir"]).iterdir()} == {
-        "job.json", "journal.jsonl", "metrics.jsonl", "tree.json", "images"
+        "job.json", "journal.jsonl", "metrics.jsonl", "tree.json", "report.html", "images"
     }  # fmt: skip
 
 
@@ -106,7 +106,11 @@ MISTAKES = {
     "unknown model": ([PROMPT, "--model", "no-such-model"], "unknown model 'no-such-model'; use scenes, an existing folder, or"),
     "unknown reward": ([PROMPT, "--reward", "beauty"], "unknown reward 'beauty': choose jpeg, scenes, MODULE:FUNCTION"),
     "unknown algorithm": ([PROMPT, "--algorithm", "best-of-m"], "unknown algorithm 'best-of-m'; did you mean 'best-of-n'"),
-    "unknown executor": ([PROMPT, "--executor", "ray"], "unknown executor 'ray'; choose local"),
+    "unknown executor": ([PROMPT, "--executor", "mpi"], "unknown executor 'mpi'; choose ray or local"),
+    "workers of no cluster": ([PROMPT, "--executor", "local", "--workers", "2"], "--workers and --address belong to --executor ray"),
+    "no workers": ([PROMPT, "--workers", "0"], "--workers"),
+    "no cluster there": ([PROMPT, "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+    "no address": ([PROMPT, "--address", "here"], "address 'here' is not of the form host:port"),
     "small budget": ([PROMPT, "--budget", "29"], "budget 29 is below one trajectory, which needs 30 NFE"),
     "bad device": ([PROMPT, "--device", "tpu"], "unknown device 'tpu'; choose auto or cpu or cuda"),
     "bad dtype": ([PROMPT, "--dtype", "int8"], "unknown dtype 'int8'; choose fp32 or bf16 or fp16"),
@@ -129,7 +133,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(mcts_ray, name):
 
 
 def test_mistakes_are_found_before_torch_is_loaded():
-    script = "import sys; from mcts_ray.cli import run; code = run(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+    script = "import sys; from mcts_ray.cli import run; code = run(sys.argv[1:]); sys.exit(9 if {'torch', 'ray'} & set(sys.modules) else code)"
     for arguments, _ in MISTAKES.values():
         done = subprocess.run([sys.executable, "-c", script, "search", *arguments], capture_output=True, cwd=Path(__file__).parents[1])
         assert done.returncode == 2, (arguments, done.stderr)
@@ -215,6 +219,7 @@ def test_train_scenes_of_an_unknown_part(mcts_ray):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_found_is_lost_on_ctrl_c(tiny_folder, tmp_path, stop):
     arguments = ["search", PROMPT, "--model", str(tiny_folder), "--reward", "jpeg", "--levels", "4", "--in-flight", "1"]
+    arguments += ["--executor", "local"]
     command = [sys.executable, "-m", "mcts_ray", *arguments, "--budget", "400000", "--out", str(tmp_path / "run"), "--json"]
     process = subprocess.Popen(
         command, cwd=Path(__file__).parents[1], env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray.exceptions import RayActorError
 
 from mcts_ray.actors.denoiser import Reborn, Report
 from mcts_ray.actors.spec import Actor
-from mcts_ray.executor.session import Walk
-from mcts_ray.reward.base import Scored
+from mcts_ray.executor.session import Verdict, Walk
 from mcts_ray.search.base import Cost, Work
 
 Key = tuple[str, str]  # search and unit, or search and node
@@ -32,15 +31,6 @@ class Finished:
     def work(self) -> Work:
         """The unit."""
         return self.walk.work
-
-
-class Verdict(NamedTuple):
-    """What scoring said of one unit: an answer for each of its latents, its image (a ref) and thumbnail if it is finished."""
-
-    answers: Sequence[Scored]
-    image: Any = None
-    thumbnail: bytes = b""
-    error: str | None = None
 
 
 @dataclass(eq=False)
@@ -118,7 +108,7 @@ class Worker:
                 return await self._score(units, reward)
             except RayActorError:
                 await self.reward.revive()
-        return [Verdict((), error=f"its reward actor died {TRIES} times")] * len(units)
+        return [Verdict(error=f"its reward actor died {TRIES} times")] * len(units)
 
     async def _score(self, units: Sequence[Finished], reward: Any) -> list[Verdict]:
         batches = list(dict.fromkeys(unit.latents for unit in units))
@@ -128,11 +118,14 @@ class Worker:
         wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
         stats, *images = _refs(call.remote(reward, picks, prompts, wanted, *batches))
-        scored, thumbnails = await stats
+        scored, thumbnails, seconds = await stats
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
-        return [
-            Verdict([next(answers) for _ in unit.rows], *(next(pictures) if unit.work.terminal else (None, b""))) for unit in units
-        ]
+        verdicts = []
+        for unit in units:
+            mine = [next(answers) for _ in unit.rows]
+            image, small = next(pictures) if unit.work.terminal else (None, b"")
+            verdicts.append(Verdict(mine, image, small, seconds * len(mine) / len(scored)))
+        return verdicts
 
     def forget(self, search: str) -> list[Cost]:
         """Let go of the units of a search; returns what its finished ones have spent."""

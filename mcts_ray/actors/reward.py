@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -40,16 +41,18 @@ class RewardWorker:
     ) -> list:
         """Decode and score the latents `batches[b][i]` for (b, i) in `picks`.
 
-        Returns the answers (`Scored`) and the thumbnails of `wanted` (places in `picks`), then, each as an object of its own,
-        the wanted images (H, W, 3) uint8.
+        Returns the answers (`Scored`), the thumbnails of `wanted` (places in `picks`) and the seconds it took, then, each as an
+        object of its own, the wanted images (H, W, 3) uint8.
         """
+        start = time.perf_counter()
         import torch
 
         from mcts_ray.executor.scoring import thumbnail
 
         answers = self._of(reward).answer([torch.from_numpy(batches[b][i].copy()) for b, i in picks], prompts)
         images = [answers[place].image_HWC.copy() for place in wanted]
-        stats = [answer.scored for answer in answers], [thumbnail(image) for image in images]
+        thumbnails = [thumbnail(image) for image in images]
+        stats = [answer.scored for answer in answers], thumbnails, time.perf_counter() - start
         return [stats, *images] if images else stats
 
     def _of(self, reward: Any):

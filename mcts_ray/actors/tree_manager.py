@@ -225,9 +225,7 @@ class TreeManager:
     async def _score_with(self, worker: Worker, reward: Any, units: Sequence[Finished]) -> None:
         for unit, verdict in zip(units, await worker.score(units, reward), strict=True):
             if not self._ended(unit.work):
-                walk = Walk(unit.work, unit.walk.cost, verdict.error)
-                forwards = self.running[unit.work.search].forwards
-                self.session.settle(walk, verdict.answers, forwards, verdict.image, verdict.thumbnail)
+                self.session.settle(unit.walk, verdict, self.running[unit.work.search].forwards)
 
     async def _retire(self, worker: Worker) -> None:
         """Set all clocks; end the searches that would be out of time after one more call, and let go of those that are done."""

@@ -53,6 +53,7 @@ class Found:
     nodes: list[dict[str, Any]]
     errors: tuple[str, ...]
     refusals: Mapping[str, int]
+    scoring_seconds: float
 
     @classmethod
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
@@ -68,6 +69,7 @@ class Found:
             nodes=search.nodes(),
             errors=tuple(search.errors),
             refusals=dict(search.refusals),
+            scoring_seconds=job.scoring_seconds,
         )
 
 

@@ -30,7 +30,8 @@ class Job:
     """A search to carry out, with at most `in_flight` units out at once.
 
     `gallery` holds finished images (H, W, 3) uint8 by node, or what stands for them in another process: the `images` best
-    so far, and the first one. `thumbnails` holds a small JPEG of every finished image.
+    so far, and the first one. `thumbnails` holds a small JPEG of every finished image. `scoring_seconds`: busy time of
+    decoding and rewarding, its share of each batch.
     """
 
     search: Search
@@ -39,6 +40,7 @@ class Job:
     observer: Observer | None = None
     gallery: dict[str, Any] = field(default_factory=dict)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
+    scoring_seconds: float = 0.0
 
     @property
     def first(self) -> str | None:

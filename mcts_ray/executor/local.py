@@ -14,7 +14,7 @@ from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.scoring import Scoring, thumbnail
-from mcts_ray.executor.session import Session, Walk, progress
+from mcts_ray.executor.session import Session, Verdict, Walk, progress
 from mcts_ray.fusion.fuser import Refusal, fuse
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
@@ -96,13 +96,17 @@ class _Run:
         """Decode and reward the finished units, and tell their outcomes in the order in which they went out."""
         units = self.session.in_order(self.finished)
         prompts = [unit.work.setting.prompt for unit in units for _ in unit.to_decode]
-        answers = iter(self.scoring.answer([latent for unit in units for latent in unit.to_decode], prompts))
+        start = self.session.clock()
+        answers = self.scoring.answer([latent for unit in units for latent in unit.to_decode], prompts)
+        seconds = (self.session.clock() - start) / len(answers)
+        each = iter(answers)
         for unit in units:
             self.finished.remove(unit)  # not before: what an interrupt finds here is still to be booked
-            mine = [next(answers) for _ in unit.to_decode]
+            mine = [next(each) for _ in unit.to_decode]
             image = None if unit.latent is None else mine[-1].image_HWC.copy()
             small = b"" if image is None else thumbnail(image)
-            self.session.settle(_walk(unit), [a.scored for a in mine], self.scoring.reward.forwards, image, small)
+            verdict = Verdict([answer.scored for answer in mine], image, small, seconds * len(mine))
+            self.session.settle(_walk(unit), verdict, self.scoring.reward.forwards)
 
     def retire(self) -> None:
         """Set all clocks; take out searches that are done, and those that would be out of time after one more call."""

@@ -26,6 +26,21 @@ class Walk:
     error: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What decoding and rewarding the latents of a unit gave.
+
+    answers: of its step scores in the order of the walk, then of its finished image if it has one. image: the finished image,
+    or whatever stands for it in another process, with its thumbnail. seconds: busy time, its share of the batch.
+    """
+
+    answers: Sequence[Scored] = ()
+    image: Any = None
+    thumbnail: bytes = b""
+    seconds: float = 0.0
+    error: str | None = None
+
+
 class Session:
     """Asks searches in turn, tells their outcomes, keeps their clocks, and lets those that are done go."""
 
@@ -65,14 +80,11 @@ class Session:
         """Units (anything with a `work`) in the order in which they went out."""
         return sorted(units, key=lambda unit: self._order.get((unit.work.search, unit.work.id), -1))
 
-    def settle(self, walk: Walk, answers: Sequence[Scored] = (), forwards: int = 0, image: Any = None, thumbnail: bytes = b""):
-        """Tell what became of a unit, given what decoding and rewarding its latents gave.
-
-        answers: of its step scores in the order of the walk, then of its finished image if it has one; `forwards`: network
-        sample-forwards of one reward call. A step score that could not be had is None; a finished image without a reward is
-        a failed unit. `image` is kept as it is: an array, or whatever stands for one.
+    def settle(self, walk: Walk, verdict: Verdict = Verdict(), forwards: int = 0) -> None:
+        """Tell what became of a unit, given what decoding and rewarding its latents gave; `forwards`: network sample-forwards of
+        one reward call. A step score that could not be had is None; a finished image without a reward is a failed unit.
         """
-        work = walk.work
+        work, answers = walk.work, verdict.answers
         calls = sum(answer.calls for answer in answers)
         spent = replace(
             walk.cost,
@@ -84,8 +96,9 @@ class Session:
         nodes = [edge.node for edge in work.edges if edge.node in work.scored]
         scores = tuple((node, answer.score) for node, answer in zip(nodes, answers))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
-        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or final.error)
-        self._tell(work, outcome, image, thumbnail)
+        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or verdict.error or final.error)
+        self.jobs[work.search].scoring_seconds += verdict.seconds
+        self._tell(work, outcome, verdict.image, verdict.thumbnail)
 
     def refuse(self, work: Work, reason: str) -> None:
         """Tell that the particles of a unit could not be fused."""

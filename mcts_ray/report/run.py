@@ -78,6 +78,7 @@ class RunDirectory:
         write_json(self.path / "tree.json", result.tree)
         (self.path / "report.html").write_text(report(result), encoding="utf-8")
         end = {"status": status, "errors": list(result.errors), "result": summary(result)}
+        end |= {"scoring_seconds": round(result.scoring_seconds, 3), "refusals": dict(result.refusals)}
         write_json(self.path / "job.json", {**self._job, **end})
 
 
@@ -137,7 +138,7 @@ def tree_summary(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and the libraries that decide about the numbers."""
-    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "ray", "pot", "numpy")}
     return {"mcts_ray": __version__, "python": python_version(), **libraries}
 
 

@@ -1,0 +1,167 @@
+"""Where the cluster is: addresses that do not answer, clusters that `ray start` has made, tokens, GPUs."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mcts_ray.actors import cluster as clusters
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "a red circle left of a blue square"
+SMALL = ["--reward", "jpeg", "--levels", "4", "--budget", "12", "--images", "1", "--json"]
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:99999999"])
+def test_an_address_has_a_host_and_a_port(address):
+    with pytest.raises(ValueError, match="is not of the form host:port, as in 127.0.0.1:6379"):
+        clusters.find(address)
+
+
+def test_nobody_answers_there():
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:"):
+        clusters.find(f"127.0.0.1:{free_port()}")
+    assert time.monotonic() - start < clusters.PROBE + 1
+
+
+def test_where_the_cluster_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert clusters.find() is None and clusters.find("local") is None
+    with pytest.raises(ValueError, match="no Ray cluster runs on this machine"):
+        clusters.find("auto")
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        here = f"127.0.0.1:{head.getsockname()[1]}"
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(here)
+        assert clusters.find() == clusters.find("auto") == here
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+        assert clusters.find(here) == here and clusters.find("local") is None
+        with pytest.raises(ValueError, match="no Ray cluster answers"):
+            clusters.find()
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert clusters.find() is None  # what a crashed cluster has left behind is passed over
+
+
+class Home:
+    """A user of his own: home, temporary folder and environment without anything of Ray."""
+
+    def __init__(self, path):
+        self.tmp = Path("/tmp") / f"mr{os.getpid()}{path.name[-4:]}"  # short: Ray puts sockets there
+        self.tmp.mkdir(exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.env = {**kept, "HOME": str(path), "RAY_TMPDIR": str(self.tmp), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.path = path
+
+    def search(self, model, *arguments, **env):
+        command = [sys.executable, "-m", "mcts_ray", "search", PROMPT, "--model", str(model), *SMALL, *arguments]
+        return subprocess.run(command, cwd=self.path, env={**self.env, **env}, capture_output=True, text=True, timeout=180)
+
+    def ray(self, *arguments):
+        command = [str(Path(sys.executable).with_name("ray")), *arguments]
+        return subprocess.run(command, cwd=self.path, env=self.env, capture_output=True, text=True, timeout=120)
+
+    def processes(self, name):
+        """Command lines of processes of this user with `name` in them."""
+        return [line for line in _commands() if name in line and str(self.tmp) in line]
+
+
+def _commands():
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield entry.read_text().replace("\0", " ")
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path)
+    yield home
+    home.ray("stop", "--force")
+
+
+def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
+    """In one home, in that order: the first search leaves a token, which the cluster of `ray start` then demands."""
+    alone = home.search(tiny_folder, "--out", "alone")
+    assert alone.returncode == 0 and alone.stderr == "", alone.stderr
+    assert not home.processes("raylet")  # its own cluster has ended with it
+    port = free_port()
+    started = home.ray("start", "--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false")
+    assert started.returncode == 0, started.stderr
+    for number, (arguments, env) in enumerate(
+        [(["--address", f"127.0.0.1:{port}"], {}), ([], {"RAY_ADDRESS": f"127.0.0.1:{port}"}), ([], {})]
+    ):
+        joined = home.search(tiny_folder, "--out", f"joined-{number}", *arguments, **env)
+        assert joined.returncode == 0 and joined.stderr == "", joined.stderr
+        assert json.loads(joined.stdout)["reward"] == json.loads(alone.stdout)["reward"]
+    assert home.processes("raylet") and not [line for line in home.processes("ray::") if "mcts" in line.lower()]
+    busy = home.search(tiny_folder, "--out", "busy", "--workers", "3", "--address", f"127.0.0.1:{port}")
+    assert busy.returncode == 2 and "3 workers need as many CPUs, and the Ray cluster has 2" in busy.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_an_unreachable_address_is_exit_code_2_at_once(home, tiny_folder, address):
+    start = time.monotonic()
+    done = home.search(tiny_folder, "--address", address)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and address in done.stderr
+    assert time.monotonic() - start < 15 and not (home.path / "runs").exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folder, stop):
+    command = [sys.executable, "-m", "mcts_ray", "search", PROMPT, "--model", str(tiny_folder), *SMALL]
+    process = subprocess.Popen(
+        [*command, "--budget", "400000", "--in-flight", "1", "--out", "run"], cwd=home.path, env=home.env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    metrics, deadline = home.path / "run" / "metrics.jsonl", time.monotonic() + 90
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted; what was found is in" in err, err
+    assert all((home.path / path).is_file() for path in json.loads(out)["images"])
+    assert json.loads((home.path / "run" / "job.json").read_text())["status"] == "interrupted"
+    assert not home.processes("raylet") and not home.processes("gcs_server")
+
+
+def test_every_gpu_gets_a_denoiser_and_beside_it_a_reward(tiny_folder, cluster):
+    """Logical GPUs on two nodes. Nothing is loaded: only where the actors sit and what they see is looked at."""
+    script = f"""
+import json, os, ray
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}})
+nodes.add_node(num_cpus=2, num_gpus=2)
+ray.init(address=nodes.address, log_to_driver=False)
+from mcts_ray import Searcher
+searcher = Searcher.from_pretrained({str(tiny_folder)!r}, executor="ray")
+backend = searcher.backend
+places = ray.get([actor.handle.place.remote() for actor in backend._actors[:3]])
+sees = lambda worker: (ray.get_runtime_context().get_node_id(), os.environ["CUDA_VISIBLE_DEVICES"])
+rewards = ray.get([actor.handle.__ray_call__.remote(sees) for actor in backend._actors[3:6]])
+print(json.dumps([backend.device, backend.workers, [p[:2] for p in places], rewards]))
+searcher.close()
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, env=env)
+    device, workers, places, rewards = json.loads(done.stdout.splitlines()[-1])
+    assert (device, workers) == ("cuda", 3)
+    assert len({(node, *gpus) for node, gpus in places}) == 3 and all(len(gpus) == 1 for _, gpus in places)
+    assert [[node, str(gpus[0])] for node, gpus in places] == rewards
