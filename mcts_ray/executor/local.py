@@ -15,9 +15,10 @@ from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Verdict, Walk, progress
-from mcts_ray.fusion.fuser import Refusal, fuse
+from mcts_ray.fusion.fuser import fuse
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
+from mcts_ray.tree.weights import Refusal
 
 
 class LocalExecutor:
@@ -79,7 +80,8 @@ class _Run:
 
     def fuse(self, work: Work):
         """The noise that stands in for a fused unit's own, or why there is none."""
-        return fuse(work, self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width))
+        shape = self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width)
+        return fuse(work.fuse.particles, work.fuse.weights, shape)
 
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""

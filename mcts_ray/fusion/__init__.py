@@ -1,9 +1,1 @@
-"""Fusing sibling particles into one: rules that make signed weights of rewards, and the transport of their innovations.
-
-This page imports no torch: a search needs the weights alone (`mcts_ray.fusion.weights`); tensors are the business of
-`mcts_ray.fusion.innovation` and of `mcts_ray.fusion.fuser`, which executors call.
-"""
-
-from mcts_ray.fusion.weights import MODES, Refusal, Weights, fusion_weights
-
-__all__ = ["MODES", "Refusal", "Weights", "fusion_weights"]
+"""Fusing sibling particles into one: the transport of their innovations. The weights are the tree's (`mcts_ray.tree.weights`)."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-from mcts_ray.fusion.weights import Refusal
+from mcts_ray.tree.weights import Refusal
 
 CANCELLED = 1e-3  # ||sum a z|| as a share of the length of a particle, below which its direction is rounding
 COPY = 0.98  # cosine with a particle from which on the fused noise is that particle again

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.fusion.weights import Refusal
+from mcts_ray.tree.weights import Refusal
 from mcts_ray.search.base import Candidate, Cost, Edge, Fuse, Outcome, Search, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.distinct import Families

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcts_ray.fusion.weights import FEWEST, Refusal, fusion_weights
+from mcts_ray.tree.weights import FEWEST, Refusal, fusion_weights
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.tree import State
 

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion import Refusal, fusion_weights
+from mcts_ray.tree.weights import Refusal, fusion_weights
 from mcts_ray.fusion.innovation import barycenter, transported, weighted_sum
 
 SHAPE = (4, 64, 64)

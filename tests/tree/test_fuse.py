@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mcts_ray.fusion import Refusal, fusion_weights
+from mcts_ray.tree.weights import Refusal, fusion_weights
 from mcts_ray.tree import Fusing, Fusions, Offer, State, Tree, Widening, select
 from mcts_ray.tree.fuse import in_a_row
 

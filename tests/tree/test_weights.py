@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mcts_ray.fusion import MODES, Refusal, Weights, fusion_weights
+from mcts_ray.tree.weights import MODES, Refusal, Weights, fusion_weights
 
 REWARDS = [0.3, 0.7, 0.1, 0.45, 0.6, 0.52, 0.2]
 every = pytest.mark.parametrize("mode", MODES)
