@@ -49,3 +49,32 @@ def interval(value_P: np.ndarray, draws: int = 4000, seed: int = 0) -> tuple[flo
     means = value_P[rng.integers(0, len(value_P), (draws, len(value_P)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return tuple(round(float(v), 4) for v in (value_P.mean(), low, high))
+
+
+def bars(name: str, panels: dict[str, dict[str, float | tuple[float, float, float]]], limits: dict[str, list[float]] | None = None) -> None:
+    """Draw `benchmarks/results/NAME.png`: a panel of horizontal bars for each title, by label.
+
+    A value is a number, or (mean, low, high); `limits`: dashed lines in a panel, what was asked for.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = max(len(values) for values in panels.values())
+    size = (4.6 * len(panels), 1.1 + 0.3 * rows)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, constrained_layout=True, squeeze=False)
+    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
+        triples = [value if isinstance(value, (tuple, list)) else (value,) * 3 for value in values.values()]
+        mean, low, high = np.array(triples, float).T
+        axis.barh(list(values), mean, xerr=[mean - low, high - mean], color="#2a6f97", ecolor="#333", height=0.6)
+        for limit in (limits or {}).get(title, ()):
+            axis.axvline(limit, color="#c8553d", ls="--", lw=1)
+        for place, (value, end) in enumerate(zip(mean, high)):
+            axis.annotate(f" {value:.3g}", (end, place), va="center", fontsize=7)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+    figure.savefig(RESULTS / f"{name}.png", dpi=130)
+    plt.close(figure)

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from benchmarks import pool
 from benchmarks.best_of_n import best_of
-from benchmarks.common import interval, write
+from benchmarks.common import bars, interval, write
 
 
 def main() -> None:
@@ -39,6 +39,8 @@ def main() -> None:
             "gain_by_verifier": interval(possible),
             "share_of_gain": _ratio(won, possible),
         }
+    figures = {"pairwise_accuracy": "pairwise accuracy", "spearman": "Spearman within prompts", "share_of_gain": "share of the verifier's gain"}
+    bars("guide", {title: {name: row[figure] for name, row in rows.items()} for figure, title in figures.items()}, {"share of the verifier's gain": [0.6]})
     write("guide", {"split": args.split, "among": args.among, "rows": rows})
 
 

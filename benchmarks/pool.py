@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, write
+from benchmarks.common import RESULTS, ROOT, bars, write
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.scenes import prompts, verify_batch
@@ -99,6 +99,7 @@ def main() -> None:
         name: {"prompts": count, "gold": float(arrays[f"{name}_gold"].mean()), "pass": float(arrays[f"{name}_passed"].mean())}
         for name, count in zip(DIFFICULTIES, args.prompts, strict=True)
     }
+    bars(f"pool-{args.split}", {what: {name: row[what] for name, row in single.items()} for what in ("gold", "pass")})
     drawn = {"samples": args.samples, "levels": args.levels, "guidance": args.guidance, "seed": 0}
     write(f"pool-{args.split}", {**drawn, "single_sample": single})
 

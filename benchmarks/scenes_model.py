@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.common import interval, write
+from benchmarks.common import bars, interval, write
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.scenes import prompts, verify_batch
 from mcts_ray.scenes.prompts import DIFFICULTIES
@@ -68,6 +68,9 @@ def main() -> None:
         f"guidance {g:g}": {d: single_samples(pipe, d, args.split, args.samples, g, args.steps) for d in DIFFICULTIES}
         for g in args.guidance
     }
+    asked = {"easy": [0.85], "medium": [0.25, 0.5], "hard": [0.03, 0.15]}
+    panels = {d: {g: row[d]["pass"] for g, row in rows.items()} for d in DIFFICULTIES}
+    bars(args.name, {f"{d}: pass of single samples": values for d, values in panels.items()}, {f"{d}: pass of single samples": v for d, v in asked.items()})
     parts = {n: sum(p.numel() for p in getattr(pipe, n).parameters()) for n in ("unet", "vae", "text_encoder")}
     results = {"split": args.split, "steps": args.steps, "sampler": "stock DDIM, eta 0", "parameters": parts}
     write(args.name, {**results, "autoencoder": reconstructions(pipe, 1024), "single_sample": rows})

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import ROOT, write
+from benchmarks.common import ROOT, bars, write
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
             last[f"make {command}"] = lines[-1] if lines and done.returncode == 0 else done.stderr[-400:]
             if done.returncode:
                 raise SystemExit(f"make {command} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    bars("setup_time", {"seconds in a clean clone": seconds})
     write("setup_time", {"seconds": seconds, "last_line": last})
 
 

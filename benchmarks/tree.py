@@ -19,7 +19,7 @@ import time
 from collections import deque
 from statistics import mean, median
 
-from benchmarks.common import write
+from benchmarks.common import bars, write
 from mcts_ray.tree import BACKUPS, Prior, State, Tree, Widening, select
 from mcts_ray.tree.backup import make_rule
 
@@ -117,6 +117,9 @@ def main() -> None:
     command = [sys.executable, "-m", "benchmarks.tree", "--memory-only", "--large", str(args.large)]
     large = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     setting = {"beta": BETA, "c": WIDENING.c, "a": WIDENING.a, "in_flight": IN_FLIGHT}
+    speed = {rule: row["per_second"] for rule, row in rules.items()}
+    title = f"select + backup a second, {args.nodes:,} nodes"
+    bars("tree", {title: speed, f"MiB for {args.large:,} nodes": {"tree": large["mib"]}}, {title: [20_000]})
     write("tree", {"select_and_backup": rules, **setting, "memory": large})
 
 

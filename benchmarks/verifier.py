@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.common import write
+from benchmarks.common import bars, write
 from mcts_ray.scenes import COLOURS, RELATIONS, SHAPES, Scene, parse, verify_batch
 from mcts_ray.scenes.render import Arrays, render_arrays
 from mcts_ray.scenes.train.corrupt import with_extra
@@ -54,6 +54,9 @@ def main() -> None:
                 "right": round(float(right), 5),
                 "ms_per_image": round(1e3 * took / len(use), 3),
             }
+    wrong = {name: 1 - row["right"] for name, row in rows.items()}
+    speed = {name: row["ms_per_image"] for name, row in rows.items()}
+    bars("verifier", {"share judged wrong": wrong, "ms an image": speed}, {"share judged wrong": [0.005], "ms an image": [1.0]})
     write("verifier", {"seed": args.seed, "blur_unit": "sigma in pixels of 64", "rows": rows})
 
 
