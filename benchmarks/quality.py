@@ -1,6 +1,6 @@
 """Searches compared at equal cost: gold and pass of the returned image, by algorithm, on test prompts.
 
-    python -m benchmarks.quality [--algorithms best-of-n psp mcts] [--times 16] [--prompts 60] [--seeds 3]
+    python -m benchmarks.quality [--algorithms best-of-n psp mcts] [--times 16] [--prompts 30] [--seeds 3]
 
 Every search has the budget `--times` x T guided evaluations (NFE), T = 30, and sees the guide alone; the verifier judges the
 image that it returns. Seeds of a prompt are averaged, then intervals are 95 % bootstrap intervals over prompts; `difference` is
@@ -21,7 +21,7 @@ from mcts_ray import SearchConfig, Searcher
 from mcts_ray.config import parse_setting
 from mcts_ray.scenes import prompts
 
-GROUP = 12
+GROUP = 30
 LEVELS = 30
 FIGURES = ("gold", "pass", "guide")
 BASE = "best-of-n"
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["medium", "hard"])
     parser.add_argument("--split", default="test", choices=("validation", "test"))
     parser.add_argument("--times", type=int, default=16)
-    parser.add_argument("--prompts", type=int, default=60, help="of each set")
+    parser.add_argument("--prompts", type=int, default=30, help="of each set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--name", default="quality", help="of the results file")
     args = parser.parse_args()

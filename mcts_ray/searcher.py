@@ -128,6 +128,8 @@ class Searcher:
             run.finish(result, _status(error, result))
         if isinstance(error, KeyboardInterrupt):
             raise SearchInterrupted(results)
+        if isinstance(error, ValueError):  # the request was found good, so this is not the user's mistake
+            raise RuntimeError(str(error)) from error
         if error:
             raise error
         return results
