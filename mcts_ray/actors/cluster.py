@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,6 +72,7 @@ def join(address: str | None, workers: int = 1) -> bool:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address:  # Ray itself uses this user's token when it starts a cluster, but not when it joins one by its address
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address:
         ray.init(address=address, namespace="mcts_ray", **options)
@@ -83,6 +86,8 @@ def join(address: str | None, workers: int = 1) -> bool:
             namespace="mcts_ray",
             **options,
         )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process, with what was found
     return True
 
 
