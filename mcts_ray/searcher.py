@@ -63,7 +63,7 @@ class Searcher:
         if executor == "ray":
             from mcts_ray.actors.backend import RayBackend
 
-            backend = RayBackend(model, device, dtype, reward, batch_size=batch_size, workers=workers, address=address)
+            backend = RayBackend(model, device, dtype, batch_size=batch_size, workers=workers, address=address)
             return cls(model=model.name, reward=reward, backend=backend)
         if executor != "local":
             raise ValueError(f"unknown executor {executor!r}; choose ray or local")

@@ -22,7 +22,7 @@ from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
-from mcts_ray.executor.backend import Run, Task
+from mcts_ray.executor.backend import Plan, Run, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.reward.base import ImageReward
 
@@ -42,7 +42,6 @@ class RayBackend:
         model: Model,
         device: str = "auto",
         dtype: str = "fp32",
-        reward: str | ImageReward | None = None,
         *,
         batch_size: int | None = None,
         workers: int | None = None,
@@ -55,19 +54,19 @@ class RayBackend:
         self._manager = None
         try:
             self.device, self.workers = _room(device, workers)
-            self._start(reward)
+            self._start()
         except BaseException:
             self.close()
             raise
 
-    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None):
-        """The `Plan` of a request; ValueError with a sentence if the model cannot do it."""
+    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
+        """The plan of a request; ValueError with a sentence if the model cannot do it."""
         return _get(self._manager.plan.remote(list(prompts), config, reward), START)
 
     def run(
         self,
         tasks: Sequence[Task],
-        plan: Any,
+        plan: Plan,
         reward: str | ImageReward,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Run:
@@ -95,7 +94,7 @@ class RayBackend:
         if self._joined:
             cluster.leave()
 
-    def _start(self, reward: str | ImageReward | None) -> None:
+    def _start(self) -> None:
         """Make the actors, all at once, and wait for the denoisers to have their place."""
         threads = max(1, min(os.cpu_count() or 1, int(ray.cluster_resources().get("CPU", 1))) // self.workers)
         threads = int(os.environ.get("OMP_NUM_THREADS", threads))

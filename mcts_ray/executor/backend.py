@@ -1,11 +1,14 @@
-"""Where searches are carried out: the face that `Searcher` sees of this process or of a Ray cluster."""
+"""Where searches are carried out: the face that `Searcher` sees of this process or of a Ray cluster.
+
+No torch: these objects travel between processes of which only some need it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,8 +18,27 @@ from mcts_ray.report.record import Recorder
 from mcts_ray.reward.base import ImageReward
 from mcts_ray.search.base import Candidate, Ledger, Search
 
-if TYPE_CHECKING:
-    from mcts_ray.executor.plan import Plan
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
+
+    latent_shape: (C, H, W) of all states.
+    """
+
+    config: SearchConfig
+    searches: tuple[Search, ...]
+    latent_shape: tuple[int, int, int]
+    device: str
+    dtype: str
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per denoiser call: 64 small latents on a CPU (more gains nothing), 64 of 64 x 64 on a GPU."""
+        cells = self.latent_shape[1] * self.latent_shape[2]
+        if self.device == "cpu":
+            return max(1, min(64, 2**14 // cells))
+        return max(1, min(256, 2**18 // cells))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
-from mcts_ray.executor.backend import Found, Run, Task
+from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.executor.local import LocalExecutor
-from mcts_ray.executor.plan import Plan, make_plan
+from mcts_ray.executor.plan import make_plan
 from mcts_ray.reward import ImageReward, Reward, resolve_reward
 
 

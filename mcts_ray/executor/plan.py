@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from mcts_ray.checks import canonical, check_algorithm, check_prompts, check_size, choose_reward, needs_scenes
@@ -11,31 +10,10 @@ from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.levels import ays_levels
+from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
 from mcts_ray.reward import ImageReward, reward_name
 from mcts_ray.search import ALGORITHMS, Search, Setting
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
-
-    latent_shape: (C, H, W) of all states.
-    """
-
-    config: SearchConfig
-    searches: tuple[Search, ...]
-    latent_shape: tuple[int, int, int]
-    device: str
-    dtype: str
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per denoiser call: 64 small latents on a CPU (more gains nothing), 64 of 64 x 64 on a GPU."""
-        cells = self.latent_shape[1] * self.latent_shape[2]
-        if self.device == "cpu":
-            return max(1, min(64, 2**14 // cells))
-        return max(1, min(256, 2**18 // cells))
 
 
 def make_plan(
