@@ -14,7 +14,7 @@ import numpy as np
 
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.base import Job, Progress
-from mcts_ray.report.record import Recorder
+from mcts_ray.executor.record import Recorder
 from mcts_ray.reward.base import ImageReward
 from mcts_ray.search.base import Candidate, Ledger, Search
 

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
 from mcts_ray.report.html import report
-from mcts_ray.report.record import write_line
+from mcts_ray.executor.record import write_line
 
 if TYPE_CHECKING:
     from mcts_ray.result import SearchResult
