@@ -2,8 +2,9 @@
 
     python -m benchmarks.pool [--split test] [--samples 64] [--prompts 24 60 60]
 
-Resumable: prompts are run in groups, each kept under runs/pool-SPLIT-KEY/ as it ends, KEY standing for the weights and the
-settings, so that groups of older weights are never mixed in. The scores go to results/pool-SPLIT.npz.
+Resumable: prompts are run in groups, whose images are kept under runs/pool-SPLIT-KEY/ as they end, KEY standing for the
+pipeline's weights and the settings, so that images of older weights are never mixed in. The scores go to
+results/pool-SPLIT.npz; another scorer needs no new images.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mcts_ray import SearchConfig, Searcher
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.scenes import prompts, verify_batch
 from mcts_ray.scenes.prompts import DIFFICULTIES
-from mcts_ray.scenes.scorer import WEIGHTS
+from mcts_ray.scenes.scorer import Scorer
 
 GROUP = 4
 
@@ -43,27 +44,33 @@ def load(split: str = "test") -> dict[str, Pool]:
         return {d: Pool(*(data[f"{d}_{part}"] for part in ("guide", "gold", "passed"))) for d in DIFFICULTIES}
 
 
-def sample(searcher: Searcher, texts: list[str], n: int, levels: int, guidance: float, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Guide, gold and passed (P, N) of n independent ODE trajectories for each prompt."""
+def sample(searcher: Searcher, texts: list[str], n: int, levels: int, guidance: float, seed: int = 0) -> np.ndarray:
+    """Images uint8 (P, N, H, W, 3) of n independent ODE trajectories for each prompt, in the order in which they were drawn."""
     config = SearchConfig(
         algorithm="best-of-n", budget=n * levels, levels=levels, guidance=guidance, images=n, seed=seed, in_flight=64
     )
-    guide, gold, passed = [], [], []
+    images = []
     for result in searcher.many(texts, config):
-        # In the order in which the samples were drawn, not best first.
-        order = np.argsort([c.nfe for c in result.candidates], kind="stable")
-        verdicts = verify_batch(np.stack([np.asarray(result.images[i]) for i in order]), [result.prompt] * len(order))
-        guide.append([result.candidates[i].reward for i in order])
-        gold.append([v[0] for v in verdicts])
-        passed.append([v[1] for v in verdicts])
-    return np.array(guide, np.float32), np.array(gold, np.float32), np.array(passed, bool)
+        order = np.argsort([c.nfe for c in result.candidates], kind="stable")  # not best first
+        images.append(np.stack([np.asarray(result.images[i]) for i in order]))
+    return np.stack(images)
 
 
-def key(searcher: Searcher, levels: int, guidance: float) -> str:
-    """What the scores of a group depend on beside its prompts, as eight hex digits: all weights, levels and guidance."""
-    digest = hashlib.blake2b(f"{levels} {guidance}".encode(), digest_size=4)
-    folders = (Path(resolve_model(searcher.model).source), WEIGHTS / "scorer")
-    for file in sorted(path for folder in folders for path in folder.rglob("*.safetensors")):
+def score(images_PNHWC: np.ndarray, texts: list[str], guide: Scorer) -> tuple[np.ndarray, ...]:
+    """Guide, gold and passed (P, N)."""
+    rows = []
+    for images_NHWC, text in zip(images_PNHWC, texts, strict=True):
+        asked = [text] * len(images_NHWC)
+        verdicts = verify_batch(images_NHWC, asked)
+        rows.append((guide(images_NHWC, asked), [v[0] for v in verdicts], [v[1] for v in verdicts]))
+    guides, golds, passes = zip(*rows)
+    return np.array(guides, np.float32), np.array(golds, np.float32), np.array(passes, bool)
+
+
+def key(searcher: Searcher, *settings: float) -> str:
+    """What the images depend on beside their prompts, as eight hex digits: the pipeline's weights and the settings."""
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=4)
+    for file in sorted(Path(resolve_model(searcher.model).source).rglob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -77,7 +84,8 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--model", default="scenes")
     args = parser.parse_args()
-    searcher = Searcher.from_pretrained(args.model, reward="scenes")
+    searcher = Searcher.from_pretrained(args.model, reward="jpeg")  # the cheapest: every sample is kept whatever its reward
+    guide = Scorer.load()
     folder = ROOT / "runs" / f"pool-{args.split}-{key(searcher, args.levels, args.guidance)}"
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
@@ -91,7 +99,7 @@ def main() -> None:
                 _save(path, sample(searcher, group, args.samples, args.levels, args.guidance))
                 print(f"{name}: {min(at + GROUP, count)} of {count} prompts", flush=True)
             with np.load(path) as data:
-                groups.append([data[part] for part in ("guide", "gold", "passed")])
+                groups.append(score(data["images"], group, guide))
         for part, values in zip(("guide", "gold", "passed"), zip(*groups), strict=True):
             arrays[f"{name}_{part}"] = np.concatenate(values)
     np.savez_compressed(RESULTS / f"pool-{args.split}.npz", **arrays)
@@ -104,9 +112,9 @@ def main() -> None:
     write(f"pool-{args.split}", {**drawn, "single_sample": single})
 
 
-def _save(path: Path, values: tuple[np.ndarray, ...]) -> None:
+def _save(path: Path, images: np.ndarray) -> None:
     temporary = path.with_name("unfinished.npz")
-    np.savez(temporary, **dict(zip(("guide", "gold", "passed"), values, strict=True)))
+    np.savez_compressed(temporary, images=images)
     temporary.replace(path)
 
 

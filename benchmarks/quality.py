@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from hashlib import file_digest
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from benchmarks.pool import key
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.config import parse_setting
 from mcts_ray.scenes import prompts
+from mcts_ray.scenes.scorer import WEIGHTS
 
 GROUP = 30
 LEVELS = 30
@@ -69,7 +71,8 @@ def main() -> None:
     args = parser.parse_args()
     searcher = Searcher.from_pretrained("scenes")
     settings = dict(parse_setting(text) for text in args.set)
-    folder = ROOT / "runs" / f"{args.name}-{args.split}-{args.times}-{key(searcher, LEVELS, 3.0)}"
+    weights = f"{key(searcher, LEVELS)}-{file_digest((WEIGHTS / 'scorer' / 'model.safetensors').open('rb'), 'md5').hexdigest()[:8]}"
+    folder = ROOT / "runs" / f"{args.name}-{args.split}-{args.times}-{weights}"
     folder.mkdir(parents=True, exist_ok=True)
     table = {}
     for name in args.sets:

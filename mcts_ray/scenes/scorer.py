@@ -36,7 +36,7 @@ class ScorerNetwork(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 24, 4, stride=4), nn.GELU(), nn.Conv2d(24, width, 4, stride=2, padding=1), nn.GELU()
         )
-        self.place = nn.Parameter(0.02 * torch.randn((SIDE // 8) ** 2, width))
+        self.place = nn.Parameter(_places(SIDE // 8, width))
         self.image = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, norm_first=True, **options) for _ in range(2))
         self.word = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
@@ -46,10 +46,20 @@ class ScorerNetwork(nn.Module):
 
     def facts(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(logit, weight) of each token (N, L): whether its fact holds, and 1 where it states one, else 0."""
+        return self.judge(token_NL, *self.read(image_NCHW, token_NL))
+
+    def read(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Words (N, L, D) that have looked at the image once, and its patches (N, P, D)."""
         patch_NPD = self.stem(image_NCHW).flatten(2).transpose(1, 2) + self.place
         for block in self.image:
             patch_NPD = block(patch_NPD)
         word_NLD = self.word(token_NL) + self.position
+        for block in self.text:
+            word_NLD = block(word_NLD, patch_NPD)
+        return word_NLD, patch_NPD
+
+    def judge(self, token_NL: torch.Tensor, word_NLD: torch.Tensor, patch_NPD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The second look, by the same blocks: having found the objects, compare what they are and where."""
         for block in self.text:
             word_NLD = block(word_NLD, patch_NPD)
         repeated = token_NL[:, 1:] == token_NL[:, :-1]  # the end of the caption is also its padding
@@ -59,6 +69,15 @@ class ScorerNetwork(nn.Module):
     def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
         logit_NL, weight_NL = self.facts(image_NCHW, token_NL)
         return (logit_NL.sigmoid() * weight_NL).sum(1) / weight_NL.sum(1)
+
+
+def _places(side: int, width: int) -> torch.Tensor:
+    """What tells the side × side patches apart at first: coordinates in [-1, 1] and their waves, (side², width)."""
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+    waves = [wave(torch.pi * k / 2 * axis) for k in range(1, 9) for axis in (x, y) for wave in (torch.sin, torch.cos)]
+    place = 0.02 * torch.randn(side**2, width)
+    place[:, : 2 + len(waves)] += 0.5 * torch.stack([x, y, *waves], -1).flatten(0, 1)
+    return place
 
 
 class Scorer:

@@ -12,8 +12,13 @@ from ..layout import place_arrays
 from ..render import Arrays
 from .text import END
 
-KINDS = ("colour", "shape", "relation", "missing", "extra")
-HOW_MANY = (0.25, 0.3, 0.2, 0.15, 0.1)  # shares of scenes with 0, 1, ... attempts to make a fact wrong
+# What a diffusion model gets wrong most is where things are: a good third of the relations are wrong, each for itself. Of the
+# other kinds a scene has some attempts to make a fact wrong, half of them with an attribute of another object of the caption.
+WRONG_RELATION = 0.35
+KINDS = ("colour", "shape", "missing", "extra")
+SHARES = (0.36, 0.4, 0.14, 0.1)
+HOW_MANY = (0.45, 0.3, 0.15, 0.1)  # shares of scenes with 0, 1, ... attempts
+LEAKED = 0.5
 EXTRA_RADIUS = (0.1, 0.15)
 # The tokens that state facts: of colours, of shapes, of relations (their first word), and the end for "nothing else".
 FACTS_OF = (
@@ -52,12 +57,15 @@ class Facts:
 
     def at_tokens(self, token_NL: np.ndarray, ids: Callable[[Sequence[str]], Sequence[int]]) -> np.ndarray:
         """1 where the token at that place of the caption states a fact that holds, else 0: float32 (N, L)."""
-        holds_NL = np.zeros(token_NL.shape, np.float32)
-        for tokens, fact_NF in zip(FACTS_OF, (self.colour_NO, self.shape_NO, self.relation_NR, self.alone_N[:, None])):
-            states_NL = np.isin(token_NL, ids(tokens))
-            which_NL = np.minimum(states_NL.cumsum(1) - 1, fact_NF.shape[1] - 1).clip(0)
-            holds_NL[states_NL] = np.take_along_axis(fact_NF, which_NL, 1)[states_NL]
-        return holds_NL
+        facts = (self.colour_NO, self.shape_NO, self.relation_NR, self.alone_N[:, None])
+        return sum(spread(token_NL, ids(tokens), fact_NF.astype(np.float32)) for tokens, fact_NF in zip(FACTS_OF, facts))
+
+
+def spread(token_NL: np.ndarray, ids: Sequence[int], value_NF: np.ndarray) -> np.ndarray:
+    """The f-th value of each row at its f-th token that is one of `ids` (further ones repeat the last), 0 elsewhere: (N, L)."""
+    states_NL = np.isin(token_NL, ids)
+    which_NL = (states_NL.cumsum(1) - 1).clip(0, value_NF.shape[1] - 1)
+    return np.take_along_axis(value_NF, which_NL, 1) * states_NL
 
 
 def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, Facts]:
@@ -73,19 +81,18 @@ def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, Facts]:
     relation_ok = caption.relation_NR >= 0
     colour_ok, shape_ok, relation_ok = colour_ok.copy(), shape_ok.copy(), relation_ok.copy()
     extra, missing = np.zeros(n, bool), np.zeros((n, most), bool)
+    for i, j in np.argwhere((rng.random(relation.shape) < WRONG_RELATION) & relation_ok):
+        relation[i, j], relation_ok[i, j] = _other(relation[i, j], len(RELATIONS), rng), False
     attempts = rng.choice(len(HOW_MANY), n, p=HOW_MANY)
     for attempt in range(len(HOW_MANY) - 1):
-        kind = rng.choice(len(KINDS), n, p=(0.26, 0.29, 0.23, 0.12, 0.1))
+        kind = rng.choice(len(KINDS), n, p=SHARES)
         which = rng.integers(0, count)
         for i in np.flatnonzero(attempts > attempt):
             j, k = which[i], KINDS[kind[i]]
             if k == "colour":
-                colour[i, j], colour_ok[i, j] = _other(colour[i, j], caption.colour_NO[i, j], len(COLOURS), rng), False
+                colour[i, j], colour_ok[i, j] = _other(caption.colour_NO[i, j], len(COLOURS), rng, caption.colour_NO[i]), False
             elif k == "shape":
-                shape[i, j], shape_ok[i, j] = _other(shape[i, j], caption.shape_NO[i, j], len(SHAPES), rng), False
-            elif k == "relation" and j > 0 and caption.relation_NR[i, j - 1] >= 0:
-                wrong = _other(relation[i, j - 1], caption.relation_NR[i, j - 1], len(RELATIONS), rng)
-                relation[i, j - 1], relation_ok[i, j - 1] = wrong, False
+                shape[i, j], shape_ok[i, j] = _other(caption.shape_NO[i, j], len(SHAPES), rng, caption.shape_NO[i]), False
             elif k == "missing" and count[i] > 1:
                 missing[i, j] = True
             elif k == "extra":
@@ -99,8 +106,12 @@ def corrupt(caption: Arrays, rng: np.random.Generator) -> tuple[Arrays, Facts]:
     return scene, Facts(colour_ok, shape_ok, relation_ok, ~extra, caption.shape_NO >= 0, caption.relation_NR >= 0)
 
 
-def _other(now: int, right: int, options: int, rng: np.random.Generator) -> int:
-    return int(rng.choice([v for v in range(options) if v not in (now, right)]))
+def _other(right: int, options: int, rng: np.random.Generator, near: Sequence[int] = ()) -> int:
+    """Something else than `right`: one of `near` as often as `LEAKED` says, if there is one, else any."""
+    leaks = [value for value in near if value not in (-1, right)]
+    if leaks and rng.random() < LEAKED:
+        return int(rng.choice(leaks))
+    return int(rng.choice([value for value in range(options) if value != right]))
 
 
 def with_extra(scene: Arrays, extra: np.ndarray, rng: np.random.Generator, tries: int = 24) -> Arrays:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,28 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from scipy import ndimage
+from torch import nn
 from transformers import CLIPTokenizer
 
 from ..render import Arrays, render_arrays
 from ..scorer import Scorer, ScorerNetwork
-from .corrupt import FACT_TOKENS, corrupt
+from .corrupt import FACT_TOKENS, FACTS_OF, corrupt, spread
 from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=8000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=6000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
 BLOCK = 16  # batches whose scenes are laid out together: rejection sampling costs much less for many scenes at once
 DECODED = 0.4  # share of a batch that has been through the autoencoder, drawn from a pool made once
-DECODED_POOL = 16_384
+DECODED_POOL = 8192
 LATENT_NOISE = 0.35
+PLACE = 1.0  # weight of the error of places
 
 
 def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Scorer, float]:
-    """Minimise the cross entropy of each fact of the caption, which holds or not by construction.
+    """Minimise the cross entropy of each fact of the caption, which holds or not by construction, and, after the first look at
+    the image, the squared error of where its words say their objects are.
 
     Renders are blended with their uncorrupted twin, blurred and made noisy, and some have been through the autoencoder
     with noise on the latents, so that the flaws of generated images are not wholly unknown to the scorer.
@@ -38,38 +42,60 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     words = tokenizer()
     model = ScorerNetwork(len(words), LENGTH)
     model.states_fact[words.convert_tokens_to_ids(FACT_TOKENS)] = 1
+    whole = nn.ModuleDict({"network": model, "where": nn.Linear(model.config["width"], 2)})
     decoded = _decoded_pool(autoencoder, words, recipe.seed, min(DECODED_POOL, recipe.steps * recipe.batch))
     from_pool = int(recipe.batch * DECODED)
     fresh = recipe.batch - from_pool
 
-    @lru_cache(maxsize=1)
-    def block(number: int) -> Examples:
-        return _examples(fresh * BLOCK, np.random.default_rng([recipe.seed, 11, number]), words)
+    relations = torch.tensor(words.convert_tokens_to_ids(FACTS_OF[2]))
+    block = Ahead(lambda number: _examples(fresh * BLOCK, np.random.default_rng([recipe.seed, 11, number]), words))
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         at = step % BLOCK * fresh
         drawn = block(step // BLOCK).rows(slice(at, at + fresh))
         picked = decoded.rows(torch.from_numpy(rng.integers(0, len(decoded.holds), from_pool)))
-        images, tokens, holds_NL = (torch.cat(pair) for pair in zip(astuple(drawn), astuple(picked)))
-        logit_NL, weight_NL = model.facts(images.float() / 127.5 - 1, tokens)
+        images, tokens, holds_NL, at_NL3 = (torch.cat(pair) for pair in zip(astuple(drawn), astuple(picked)))
+        word_NLD, patch_NPD = model.read(images.float() / 127.5 - 1, tokens)
+        logit_NL, weight_NL = model.judge(tokens, word_NLD, patch_NPD)
+        found_NL = at_NL3[..., 2]
+        miss = ((whole["where"](word_NLD) - at_NL3[..., :2]).square().sum(-1) * found_NL).sum() / found_NL.sum()
         entropy = F.binary_cross_entropy_with_logits(logit_NL, holds_NL, weight_NL, reduction="sum") / weight_NL.sum()
         wrong = ((logit_NL > 0) != (holds_NL > 0.5)) * weight_NL
-        return entropy, {"wrong_facts": (wrong.sum() / weight_NL.sum()).item()}
+        shares = {"facts": weight_NL, "relations": weight_NL * torch.isin(tokens, relations)}
+        metrics = {f"wrong_{name}": ((wrong * of).sum() / of.sum()).item() for name, of in shares.items()}
+        return entropy + PLACE * miss, metrics | {"misplaced": miss.item()}
 
-    network, seconds = fit(recipe, model, loss_of_batch, out, **options)
-    return _standardised(Scorer(network, words)), seconds
+    _, seconds = fit(recipe, whole, loss_of_batch, out, **options)
+    return _standardised(Scorer(model, words)), seconds
+
+
+class Ahead:
+    """`make(number)` for numbers that mostly follow each other: the next one is made in the background."""
+
+    def __init__(self, make: Callable[[int], Examples]) -> None:
+        self._make, self._made = make, {}
+        self._worker = ThreadPoolExecutor(1)
+
+    def __call__(self, number: int) -> Examples:
+        for wanted in (number, number + 1):
+            if wanted not in self._made:
+                self._made[wanted] = self._worker.submit(self._make, wanted)
+        self._made = {key: made for key, made in self._made.items() if key >= number}
+        return self._made[number].result()
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images uint8 (N, 3, H, W), caption tokens (N, L), and 1 where the fact of a token holds, else 0 (N, L)."""
+    """Images uint8 (N, 3, H, W), caption tokens (N, L), 1 where the fact of a token holds, else 0 (N, L), and x, y in [-1, 1] of
+    the object of a colour or shape whose facts hold, with a 1 behind them (N, L, 3; 0 elsewhere)."""
 
     images: torch.Tensor
     tokens: torch.Tensor
     holds: torch.Tensor
+    at: torch.Tensor
 
     def rows(self, index: slice | torch.Tensor) -> Examples:
-        return Examples(self.images[index], self.tokens[index], self.holds[index])
+        return Examples(self.images[index], self.tokens[index], self.holds[index], self.at[index])
 
 
 def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Examples:
@@ -78,8 +104,17 @@ def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Example
     scene, facts = corrupt(caption, rng)
     images_NHWC = (_soil(render_arrays(scene), caption, facts.all_N, rng) * 255 + 0.5).astype(np.uint8)
     tokens = words(captions_of(caption), padding="max_length", return_tensors="pt").input_ids
-    holds = torch.from_numpy(facts.at_tokens(tokens.numpy(), words.convert_tokens_to_ids))
-    return Examples(torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous(), tokens, holds)
+    ids = words.convert_tokens_to_ids
+    right = (facts.colour_NO & facts.shape_NO).astype(np.float32)
+    most = right.shape[1]
+    places = (right * (2 * scene.x_NO[:, :most] - 1), right * (2 * scene.y_NO[:, :most] - 1), right)
+    at = np.stack([sum(spread(tokens.numpy(), ids(kind), value) for kind in FACTS_OF[:2]) for value in places], -1)
+    return Examples(
+        images=torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous(),
+        tokens=tokens,
+        holds=torch.from_numpy(facts.at_tokens(tokens.numpy(), ids)),
+        at=torch.from_numpy(at.astype(np.float32)),
+    )
 
 
 @torch.no_grad()
