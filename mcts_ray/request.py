@@ -62,6 +62,8 @@ def make_request(
             raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
     if executor == "local" and (workers not in (None, 1) or address is not None):
         raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
+    if device == "cpu" and dtype == "fp16":
+        raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
     check_prompts(prompts, scenes=False)
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))

@@ -21,8 +21,9 @@ from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.device import resolve_device
 from mcts_ray.diffusion.resolve import Model
-from mcts_ray.executor.backend import Plan, Run, Task
+from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.reward.base import ImageReward
 
@@ -49,11 +50,15 @@ class RayBackend:
     ) -> None:
         self.model, self.dtype, self.batch_size = model, dtype, batch_size
         address = cluster.find(address)
-        self._joined = cluster.join(address, workers or 1)
+        if address is None and device == "cuda" and not ray.is_initialized():
+            resolve_device(device)  # a cluster of our own has what this machine has
         self._actors: list[Actor] = []
         self._manager = None
+        self._joined = cluster.join(address, workers or 1)
         try:
             self.device, self.workers = _room(device, workers)
+            if self.device == "cpu" and dtype == "fp16":
+                raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
             self._start()
         except BaseException:
             self.close()
@@ -61,7 +66,7 @@ class RayBackend:
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
         """The plan of a request; ValueError with a sentence if the model cannot do it."""
-        return _get(self._manager.plan.remote(list(prompts), config, reward), START)
+        return _get(self._manager.plan.remote(list(prompts), config, reward))
 
     def run(
         self,
@@ -75,36 +80,39 @@ class RayBackend:
         tasks = [task.moved() for task in tasks]
         ids = [task.search.id for task in tasks]
         error = None
-        _get(self._manager.submit.remote(tasks, reward, plan.latent_shape, size))
         try:
+            _get(self._manager.submit.remote(tasks, reward, plan.latent_shape, size))
             self._watch(ids, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught
-            _get(self._manager.halt.remote(ids))
-        return Run(_get(self._manager.found.remote(ids)), error)
+        try:
+            if error:
+                _get(self._manager.halt.remote(ids))
+            return Run(_get(self._manager.found.remote(ids)), error)
+        except Exception as lost:  # with the manager, or before it had the searches: nothing was found
+            return Run([Found.of(task.job(), {}) for task in tasks], error or lost)
 
     def close(self) -> None:
-        """End the actors, and the connection if it was made here."""
-        if not ray.is_initialized():
-            return
-        for handle in [self._manager, *(actor.handle for actor in self._actors)]:
-            if handle is not None:
-                ray.kill(handle, no_restart=True)
+        """End the actors, and the connection if nobody else in this process needs it."""
+        if ray.is_initialized():
+            for handle in [self._manager, *(actor.handle for actor in self._actors)]:
+                if handle is not None:
+                    ray.kill(handle, no_restart=True)
         self._manager, self._actors = None, []
         if self._joined:
+            self._joined = False
             cluster.leave()
 
     def _start(self) -> None:
         """Make the actors, all at once, and wait for the denoisers to have their place."""
-        threads = max(1, min(os.cpu_count() or 1, int(ray.cluster_resources().get("CPU", 1))) // self.workers)
-        threads = int(os.environ.get("OMP_NUM_THREADS", threads))
+        threads = _threads(self.workers)
         paths = [os.getcwd()]
         model = self.model, self.device, self.dtype, threads
         gpu = self.device == "cuda"
         denoisers = [Actor(DenoiserWorker, *model, num_cpus=1, num_gpus=int(gpu)) for _ in range(self.workers)]
         self._actors += denoisers
+        places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:
-            places = [_get(actor.handle.place.remote(), START) for actor in denoisers]
             rewards = [
                 Actor(RewardWorker, *model, gpus, paths, num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
                 for node, gpus, _ in places
@@ -141,12 +149,21 @@ def _room(device: str, workers: int | None) -> tuple[str, int]:
     return device, workers
 
 
+def _threads(workers: int) -> int:
+    """CPU threads of each network: those of a lone process, shared out among the denoisers."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    cores = min(os.cpu_count() or 1, int(ray.cluster_resources().get("CPU", 1)))
+    return int(asked) if asked.isdigit() else max(1, cores // workers)
+
+
 def _get(ref: Any, timeout: float | None = None) -> Any:
     """`ray.get`, raising what the actor raised, and a sentence where the cluster finds no room in time."""
     try:
         return ray.get(ref, timeout=timeout)
     except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        if isinstance(error.cause, ValueError):
+            raise error.cause from None  # a sentence for the user
+        raise
     except GetTimeoutError:
         raise RuntimeError(f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks") from None
     except RayError as error:

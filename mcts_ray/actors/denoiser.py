@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from mcts_ray.search.base import Cost, Work
 
 if TYPE_CHECKING:
     from mcts_ray.diffusion.engine import Engine
+    from mcts_ray.executor.backend import Plan
 
 States = dict[tuple[str, str], tuple[int, np.ndarray, "int | None"]]  # by search and node: level, (x0, eps[, m1]), previous
 
@@ -31,7 +33,6 @@ class Left:
 
     search: str
     work: str
-    epoch: int
     cost: Cost
     error: str | None
     latents: int
@@ -39,10 +40,10 @@ class Left:
 
 @dataclass(frozen=True)
 class Report:
-    """What a call of `advance` did. nfe: states evaluated since the engine was made; step_seconds: of its last batch."""
+    """What a call of `advance` did. nfe: by search, since the engine was begun; step_seconds: of its last batch."""
 
     left: tuple[Left, ...]
-    nfe: int
+    nfe: Counter[str]
     step_seconds: float
 
 
@@ -61,16 +62,15 @@ class DenoiserWorker:
     def __repr__(self) -> str:
         return f"Denoiser({self.model.name})"
 
-    def place(self) -> tuple[str, list[int], int]:
+    def place(self) -> tuple[str, list[str], int]:
         """(node, GPU ids, process id) of this actor."""
-        context = ray.get_runtime_context()
-        return context.get_node_id(), [int(gpu) for gpu in ray.get_gpu_ids()], os.getpid()
+        return ray.get_runtime_context().get_node_id(), [str(gpu) for gpu in ray.get_gpu_ids()], os.getpid()
 
-    def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any):
-        """The `Plan` of a request; ValueError with a sentence if the model cannot do it."""
+    def plan(self, prefix: str, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Plan:
+        """The plan of a request, the ids of its searches beginning with `prefix`; ValueError if the model cannot do it."""
         from mcts_ray.executor.plan import make_plan
 
-        return make_plan(self.model.name, self.denoiser, prompts, config, reward)
+        return make_plan(self.model.name, self.denoiser, prompts, config, reward, prefix)
 
     def begin(self, generation: int, batch_size: int) -> None:
         """An empty engine with this batch size; what was in an older one has been given to others."""
@@ -98,9 +98,9 @@ class DenoiserWorker:
             walked = engine.step()
             last = time.perf_counter() - before
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
-        left = tuple(Left(w.work.search, w.work.id, w.work.epoch, w.cost, w.error, len(w.to_decode)) for w in walked)
+        left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode)) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
-        return Report(left, engine.nfe, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
+        return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
 
     def drop(self, search: str) -> list[Cost]:
         """Forget a search that has ended; returns what its running units have spent."""

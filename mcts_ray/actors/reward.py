@@ -7,61 +7,77 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mcts_ray.diffusion.resolve import Model
 
+if TYPE_CHECKING:
+    from mcts_ray.executor.scoring import Scoring
+
+
+class UnknownReward(RuntimeError):
+    """The actor has been restarted since the reward was loaded."""
+
 
 class RewardWorker:
-    """An autoencoder and the rewards asked for so far, loaded on first use.
+    """An autoencoder, and the rewards of the searches in hand by key; all loaded on first use.
 
     gpus: ids of the GPUs to see, those of the denoiser that it shares one with; paths: where a user's reward module may lie.
     """
 
     def __init__(
-        self, model: Model, device: str, dtype: str, threads: int | None = None, gpus: Sequence[int] = (), paths: Sequence[str] = ()
+        self, model: Model, device: str, dtype: str, threads: int | None = None, gpus: Sequence[str] = (), paths: Sequence[str] = ()
     ) -> None:
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
         if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         sys.path += [path for path in paths if path not in sys.path]
-        self._scoring: dict[Any, Any] = {}
+        self._scoring: dict[str, Scoring] = {}
+        self._named: dict[str, Scoring] = {}
 
     def __repr__(self) -> str:
         return f"Reward({self.model.name})"
 
-    def load(self, reward: Any) -> int:
-        """Make a reward (its text, or a callable); returns network sample-forwards per call. ValueError if it cannot be made."""
-        return self._of(reward).reward.forwards
+    def load(self, key: str, reward: Any) -> int:
+        """Make a reward (its text, or a callable) and know it as `key`; returns network sample-forwards per call. ValueError if
+        it cannot be made."""
+        from mcts_ray.executor.scoring import Scoring
+        from mcts_ray.reward import resolve_reward
+
+        scoring = self._named.get(reward) if isinstance(reward, str) else None
+        if scoring is None:
+            scoring = Scoring(self._decoder, resolve_reward(reward, self.device))
+        if isinstance(reward, str):
+            self._named[reward] = scoring
+        self._scoring[key] = scoring
+        return scoring.reward.forwards
+
+    def forget(self, key: str) -> None:
+        """Its search has gone."""
+        self._scoring.pop(key, None)
 
     def score(
-        self, reward: Any, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], *batches: list[np.ndarray]
+        self, key: str, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], *batches: list[np.ndarray]
     ) -> list:
         """Decode and score the latents `batches[b][i]` for (b, i) in `picks`.
 
         Returns the answers (`Scored`), the thumbnails of `wanted` (places in `picks`) and the seconds it took, then, each as an
-        object of its own, the wanted images (H, W, 3) uint8.
+        object of its own, the wanted images (H, W, 3) uint8. Raises UnknownReward if `key` has gone with an earlier process.
         """
-        start = time.perf_counter()
+        if key not in self._scoring:
+            raise UnknownReward(key)
         import torch
 
         from mcts_ray.executor.scoring import thumbnail
 
-        answers = self._of(reward).answer([torch.from_numpy(batches[b][i].copy()) for b, i in picks], prompts)
+        start = time.perf_counter()
+        answers = self._scoring[key].answer([torch.from_numpy(batches[b][i].copy()) for b, i in picks], prompts)
         images = [answers[place].image_HWC.copy() for place in wanted]
         thumbnails = [thumbnail(image) for image in images]
         stats = [answer.scored for answer in answers], thumbnails, time.perf_counter() - start
         return [stats, *images] if images else stats
-
-    def _of(self, reward: Any):
-        if reward not in self._scoring:
-            from mcts_ray.executor.scoring import Scoring
-            from mcts_ray.reward import resolve_reward
-
-            self._scoring[reward] = Scoring(self._decoder, resolve_reward(reward, self.device))
-        return self._scoring[reward]
 
     @cached_property
     def _decoder(self):

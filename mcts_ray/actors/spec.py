@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayActorError
 
 PATIENCE = 60.0  # seconds for Ray to restart an actor by itself
+TRIES = 3  # times that a call, or a unit of work, may be lost with the actor that has it, before it has failed
+DEATHS = (RayActorError, OutOfMemoryError, ObjectLostError)  # what a call raises whose actor, or argument, has gone
 
 
 class Actor:
@@ -20,6 +22,16 @@ class Actor:
 
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """The answer of a call that may be repeated: where the actor dies over it, the next one is asked."""
+        for left in reversed(range(TRIES)):
+            try:
+                return await getattr(self.handle, method).remote(*args)
+            except DEATHS:
+                await self.revive()
+                if not left:
+                    raise
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""
@@ -34,6 +46,7 @@ class Actor:
             except RayActorError:
                 break
         if self.handle is handle:  # nobody else has replaced it meanwhile
+            ray.kill(handle, no_restart=True)  # or it might come back later, and take what the new one needs
             self.handle = self._start()
 
     def _start(self):

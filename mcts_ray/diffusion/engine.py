@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -44,7 +45,12 @@ class Engine:
     @property
     def nfe(self) -> int:
         """States evaluated since the engine was made."""
-        return sum(lane.nfe for lane in self._lanes.values())
+        return self.spent.total()
+
+    @property
+    def spent(self) -> Counter[str]:
+        """States evaluated since the engine was made, by search."""
+        return sum((lane.spent for lane in self._lanes.values()), Counter())
 
     def submit(self, works: Iterable[Work], noise: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         """Queue units; ValueError for a height, width, levels or grid that the model cannot do.

@@ -21,3 +21,7 @@ class ClippingRefused(UnsupportedScheduler):
             f"the scheduler {scheduler} has {option}=true, which clips latents; "
             f"set {option} to false in scheduler/scheduler_config.json"
         )
+        self._arguments = scheduler, option
+
+    def __reduce__(self):
+        return type(self), self._arguments

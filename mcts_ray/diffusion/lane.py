@@ -6,7 +6,7 @@ Shapes: n active slots of S, packed at the front in submission order; latents (C
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ class Lane:
         self._waiting: deque[Work] = deque()
         self._slots: list[_Slot] = []
         self._given: dict[tuple[str, str], torch.Tensor] = {}  # noise (C, H, W), by search and node, that is not drawn
-        self.nfe = 0  # states evaluated so far
+        self.spent: Counter[str] = Counter()  # states evaluated so far, by search
         self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
         self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
 
@@ -181,7 +181,7 @@ class Lane:
         )
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
         seconds = time.perf_counter() - start
-        self.nfe += n
+        self.spent.update(slot.work.search for slot in self._slots)
         for slot in self._slots:
             forwards = self._denoiser.forwards(slot.work.setting)
             slot.nfe += 1

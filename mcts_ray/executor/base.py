@@ -41,6 +41,7 @@ class Job:
     gallery: dict[str, Any] = field(default_factory=dict)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
     scoring_seconds: float = 0.0
+    stopping: bool = False
 
     @property
     def first(self) -> str | None:
@@ -48,8 +49,8 @@ class Job:
         return self.search.finished[0].node if self.search.finished else None
 
     def ask(self) -> list[Work]:
-        """One unit, if the search has one and may have one more in flight."""
-        works = self.search.ask(1) if self.search.in_flight < self.in_flight else []
+        """One unit, if the search has one and may have one more in flight, and is not about to be ended (`stopping`)."""
+        works = self.search.ask(1) if self.search.in_flight < self.in_flight and not self.stopping else []
         if works and self.observer:
             self.observer.asked(self.search, works)
         return works

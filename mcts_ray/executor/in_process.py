@@ -43,6 +43,9 @@ class InProcess:
             self.executor(plan, reward).run(jobs, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught
+        for job in jobs:
+            if job.observer:
+                job.observer.close()
         return Run([Found.of(job, job.gallery) for job in jobs], error)
 
     def executor(self, plan: Plan, reward: str | ImageReward) -> LocalExecutor:

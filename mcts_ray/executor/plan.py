@@ -17,11 +17,16 @@ from mcts_ray.search import ALGORITHMS, Search, Setting
 
 
 def make_plan(
-    model: str, denoiser: Denoiser, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None
+    model: str,
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    config: SearchConfig,
+    reward: str | ImageReward | None,
+    prefix: str = "",
 ) -> Plan:
-    """The plan of a request; ValueError with a sentence if this model cannot do it."""
+    """The plan of a request, with searches named by `prefix` and their number; ValueError if this model cannot do it."""
     config = resolve(model, denoiser, prompts, config, reward)
-    searches = tuple(build(model, denoiser, str(index), prompt, config) for index, prompt in enumerate(prompts))
+    searches = tuple(build(model, denoiser, f"{prefix}{index}", prompt, config) for index, prompt in enumerate(prompts))
     shape = denoiser.adapter.latent_shape(config.height, config.width)
     dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
     return Plan(config, searches, shape, str(denoiser.adapter.device), dtype)

@@ -143,6 +143,13 @@ class Session:
             self.turn.remove(job)
         return done
 
+    def forget(self, id: str) -> None:
+        """A search that has been released is not spoken of any more."""
+        job = self.jobs.pop(id)
+        assert job not in self.turn, "a search was forgotten while it runs"
+        self._started.pop(id, None)
+        self._order = {key: place for key, place in self._order.items() if key[0] != id}
+
     def seconds(self, job: Job) -> float:
         """Wall time since the first ask of a search."""
         now = self.clock()

@@ -42,7 +42,11 @@ class ScorerNetwork(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
         self.text = nn.ModuleList(nn.TransformerDecoderLayer(width, heads, norm_first=True, **options) for _ in range(2))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
-        self.register_buffer("states_fact", torch.zeros(vocabulary))  # 1 for the tokens that state a fact
+        self.where = nn.Linear(width, 2)
+        self.compare = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, width))
+        # 1 for the tokens that state a fact, that name a shape, that begin a relation
+        for kind in ("states_fact", "names_shape", "relates"):
+            self.register_buffer(kind, torch.zeros(vocabulary))
 
     def facts(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(logit, weight) of each token (N, L): whether its fact holds, and 1 where it states one, else 0."""
@@ -59,12 +63,24 @@ class ScorerNetwork(nn.Module):
         return word_NLD, patch_NPD
 
     def judge(self, token_NL: torch.Tensor, word_NLD: torch.Tensor, patch_NPD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The second look, by the same blocks: having found the objects, compare what they are and where."""
+        """The second look, by the same blocks: the words know what they have found, and relations how it is displaced."""
+        word_NLD = word_NLD + self._displacement(token_NL, word_NLD)
         for block in self.text:
             word_NLD = block(word_NLD, patch_NPD)
         repeated = token_NL[:, 1:] == token_NL[:, :-1]  # the end of the caption is also its padding
         weight_NL = self.states_fact[token_NL] * F.pad(~repeated, (1, 0), value=True)
         return self.head(word_NLD).squeeze(-1), weight_NL
+
+    def _displacement(self, token_NL: torch.Tensor, word_NLD: torch.Tensor) -> torch.Tensor:
+        """For each word that begins a relation, a feature (N, L, D) of how the shape after it is displaced from the one before it,
+        both being `where` their words say; 0 for other words."""
+        shape_NL, place = self.names_shape[token_NL] > 0, torch.arange(token_NL.shape[1], device=token_NL.device)
+        before_NL = torch.where(shape_NL, place, 0).cummax(1).values
+        after_NL = torch.where(shape_NL, place, token_NL.shape[1] - 1).flip(1).cummin(1).values.flip(1)
+        at_NL2 = self.where(word_NLD)
+        first, second = (at_NL2.gather(1, index[..., None].expand_as(at_NL2)) for index in (before_NL, after_NL))
+        moved = second - first
+        return self.compare(torch.cat([moved, moved.abs()], -1)) * self.relates[token_NL][..., None]
 
     def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
         logit_NL, weight_NL = self.facts(image_NCHW, token_NL)

@@ -3,11 +3,13 @@
 import json
 import threading
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchInterrupted
+from mcts_ray.executor.plan import build
 from mcts_ray.search.journal import replay
 
 CONFIG = SearchConfig(algorithm="mcts", levels=8, budget=80, guidance=2.0, images=3, seeds=4, reward="jpeg")
@@ -72,8 +74,9 @@ def test_fused_nodes_come_with_their_parents(one, tmp_path):
 
 def test_the_journal_of_a_ray_search_rebuilds_it(one, local, tmp_path):
     result = one("a red circle", CONFIG, out=tmp_path / "run")
-    again = local.backend.plan(["a red circle"], result.config, None).searches[0]
-    replay(again, map(json.loads, (tmp_path / "run" / "journal.jsonl").read_text().splitlines()))
+    header, *records = map(json.loads, (tmp_path / "run" / "journal.jsonl").read_text().splitlines())
+    again = build(local.model, local.backend.denoiser, header["search"], "a red circle", result.config)
+    replay(again, records)
     assert again.nodes() == result.tree["nodes"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"job.json", "journal.jsonl", "metrics.jsonl", "tree.json", "report.html", "images"}
@@ -88,6 +91,20 @@ def test_two_workers_spend_the_whole_budget_and_leave_nothing_behind(two, cluste
     assert seen[-1].nfe == sum(result.ledger.nfe for result in results) and seen[-1].running == 0
     census = in_flight(two, cluster)
     assert (census["searches"], census["out"], census["finished"]) == (0, 0, 0)
+
+
+def test_one_search_keeps_both_denoisers_at_work(two, cluster):
+    result = two("a red circle", CONFIG.model_copy(update={"algorithm": "best-of-n", "budget": 240, "seeds": None}))
+    shares = in_flight(two, cluster)["nfe"]
+    assert sum(shares) == result.ledger.nfe == 240 and min(shares) >= 0.3 * 240
+
+
+def test_each_search_has_its_own_clock_and_account(one):
+    seen = []
+    for _ in range(3):
+        start = time.monotonic()
+        result = one("a red circle", CONFIG, on_progress=seen.append)
+        assert result.ledger.seconds <= time.monotonic() - start and seen[-1].nfe == result.ledger.nfe
 
 
 def test_children_of_states_that_another_denoiser_holds_are_the_same(two, local):
@@ -124,7 +141,14 @@ def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, vi
         assert in_flight(two, cluster)["deaths"] > before
 
 
-def test_ctrl_c_hands_over_what_was_found(one, tmp_path):
+def test_an_actor_that_dies_between_two_searches_is_replaced(two, cluster):
+    for kind in ("denoiser", "reward"):
+        cluster.kill(cluster.get(two.backend._manager.actors.remote())[kind][0], no_restart=True)
+        result = two("a red circle", CONFIG)
+        assert result.images and not result.errors and result.ledger.nfe > 80 - 8
+
+
+def test_ctrl_c_hands_over_what_was_found(one, cluster, tmp_path):
     def interrupt(progress):
         if progress.images:
             raise KeyboardInterrupt
@@ -132,15 +156,25 @@ def test_ctrl_c_hands_over_what_was_found(one, tmp_path):
     with pytest.raises(SearchInterrupted) as caught:
         one("a red circle", CONFIG.model_copy(update={"budget": 10**5}), interrupt, out=tmp_path / "run")
     result = caught.value.results[0]
+    assert result.ledger.nfe == sum(in_flight(one, cluster)["nfe"])  # the batch under way is booked too
     assert result.images and (tmp_path / "run" / "images" / "01.png").exists()
     assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "interrupted"
     assert one("a red circle", CONFIG).images  # the actors are still good
 
 
-def test_a_callable_reward_travels(one):
-    def dark(images, prompts):
-        return -images.reshape(len(images), -1).mean(1)
+@dataclass
+class Dark:
+    """A reward that cannot be hashed."""
 
+    __name__ = "dark"
+    sign: float = -1.0
+
+    def __call__(self, images, prompts):
+        return self.sign * images.reshape(len(images), -1).mean(1)
+
+
+def test_a_callable_reward_travels(one):
+    dark = Dark()
     one.reward, reward = dark, one.reward
     try:
         result = one("a red circle", CONFIG.model_copy(update={"reward": None}))

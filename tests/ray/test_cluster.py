@@ -1,5 +1,6 @@
 """Where the cluster is: addresses that do not answer, clusters that `ray start` has made, tokens, GPUs."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from mcts_ray.actors import cluster as clusters
@@ -24,7 +27,7 @@ def free_port():
         return one.getsockname()[1]
 
 
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:99999999"])
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:99999999", "ray://127.0.0.1:10001"])
 def test_an_address_has_a_host_and_a_port(address):
     with pytest.raises(ValueError, match="is not of the form host:port, as in 127.0.0.1:6379"):
         clusters.find(address)
@@ -37,16 +40,24 @@ def test_nobody_answers_there():
     assert time.monotonic() - start < clusters.PROBE + 1
 
 
+def test_something_else_listens_there():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(ValueError, match="what listens at 127.0.0.1:.* is no Ray cluster"):
+            clusters.find(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
 def test_where_the_cluster_is(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     assert clusters.find() is None and clusters.find("local") is None
     with pytest.raises(ValueError, match="no Ray cluster runs on this machine"):
         clusters.find("auto")
-    with socket.socket() as head:
-        head.bind(("127.0.0.1", 0))
-        head.listen()
-        here = f"127.0.0.1:{head.getsockname()[1]}"
+    head = grpc.server(ThreadPoolExecutor(1))
+    here = f"127.0.0.1:{head.add_insecure_port('127.0.0.1:0')}"
+    head.start()
+    try:
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(here)
         assert clusters.find() == clusters.find("auto") == here
@@ -54,6 +65,8 @@ def test_where_the_cluster_is(monkeypatch, tmp_path):
         assert clusters.find(here) == here and clusters.find("local") is None
         with pytest.raises(ValueError, match="no Ray cluster answers"):
             clusters.find()
+    finally:
+        head.stop(0)
     monkeypatch.delenv("RAY_ADDRESS")
     assert clusters.find() is None  # what a crashed cluster has left behind is passed over
 
@@ -77,23 +90,27 @@ class Home:
         return subprocess.run(command, cwd=self.path, env=self.env, capture_output=True, text=True, timeout=120)
 
     def processes(self, name):
-        """Command lines of processes of this user with `name` in them."""
-        return [line for line in _commands() if name in line and str(self.tmp) in line]
+        """(pid, command line) of processes of this user's clusters with `name` in it."""
+        return [(pid, line) for pid, line in _commands() if name in line and str(self.tmp) in line]
 
 
 def _commands():
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield entry.read_text().replace("\0", " ")
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            yield int(entry.parent.name), entry.read_text().replace("\0", " ")
+
+
+def _actors():
+    return [line for _, line in _commands() if line.startswith(("ray::TreeManager", "ray::DenoiserWorker", "ray::RewardWorker"))]
 
 
 @pytest.fixture
 def home(tmp_path):
     home = Home(tmp_path)
     yield home
-    home.ray("stop", "--force")
+    for pid, _ in home.processes(""):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
@@ -110,7 +127,10 @@ def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
         joined = home.search(tiny_folder, "--out", f"joined-{number}", *arguments, **env)
         assert joined.returncode == 0 and joined.stderr == "", joined.stderr
         assert json.loads(joined.stdout)["reward"] == json.loads(alone.stdout)["reward"]
-    assert home.processes("raylet") and not [line for line in home.processes("ray::") if "mcts" in line.lower()]
+    deadline = time.monotonic() + 20
+    while _actors() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert home.processes("raylet") and not _actors()  # the cluster lives on, and nothing of the searches
     busy = home.search(tiny_folder, "--out", "busy", "--workers", "3", "--address", f"127.0.0.1:{port}")
     assert busy.returncode == 2 and "3 workers need as many CPUs, and the Ray cluster has 2" in busy.stderr
 
@@ -164,4 +184,4 @@ searcher.close()
     device, workers, places, rewards = json.loads(done.stdout.splitlines()[-1])
     assert (device, workers) == ("cuda", 3)
     assert len({(node, *gpus) for node, gpus in places}) == 3 and all(len(gpus) == 1 for _, gpus in places)
-    assert [[node, str(gpus[0])] for node, gpus in places] == rewards
+    assert [[node, gpus[0]] for node, gpus in places] == rewards

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from scipy import ndimage
-from torch import nn
 from transformers import CLIPTokenizer
 
 from ..render import Arrays, render_arrays
@@ -22,13 +21,13 @@ from .data import captions_of, random_scenes
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=6000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=4500, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
 BLOCK = 16  # batches whose scenes are laid out together: rejection sampling costs much less for many scenes at once
 DECODED = 0.4  # share of a batch that has been through the autoencoder, drawn from a pool made once
 DECODED_POOL = 8192
 LATENT_NOISE = 0.35
-PLACE = 1.0  # weight of the error of places
+PLACE = 2.0  # weight of the error of places
 
 
 def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **options) -> tuple[Scorer, float]:
@@ -42,12 +41,12 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     words = tokenizer()
     model = ScorerNetwork(len(words), LENGTH)
     model.states_fact[words.convert_tokens_to_ids(FACT_TOKENS)] = 1
-    whole = nn.ModuleDict({"network": model, "where": nn.Linear(model.config["width"], 2)})
+    model.names_shape[words.convert_tokens_to_ids(FACTS_OF[1])] = 1
+    model.relates[words.convert_tokens_to_ids(FACTS_OF[2])] = 1
     decoded = _decoded_pool(autoencoder, words, recipe.seed, min(DECODED_POOL, recipe.steps * recipe.batch))
     from_pool = int(recipe.batch * DECODED)
     fresh = recipe.batch - from_pool
 
-    relations = torch.tensor(words.convert_tokens_to_ids(FACTS_OF[2]))
     block = Ahead(lambda number: _examples(fresh * BLOCK, np.random.default_rng([recipe.seed, 11, number]), words))
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -58,15 +57,15 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
         word_NLD, patch_NPD = model.read(images.float() / 127.5 - 1, tokens)
         logit_NL, weight_NL = model.judge(tokens, word_NLD, patch_NPD)
         found_NL = at_NL3[..., 2]
-        miss = ((whole["where"](word_NLD) - at_NL3[..., :2]).square().sum(-1) * found_NL).sum() / found_NL.sum()
+        miss = ((model.where(word_NLD) - at_NL3[..., :2]).square().sum(-1) * found_NL).sum() / found_NL.sum()
         entropy = F.binary_cross_entropy_with_logits(logit_NL, holds_NL, weight_NL, reduction="sum") / weight_NL.sum()
         wrong = ((logit_NL > 0) != (holds_NL > 0.5)) * weight_NL
-        shares = {"facts": weight_NL, "relations": weight_NL * torch.isin(tokens, relations)}
+        shares = {"facts": weight_NL, "relations": model.relates[tokens]}
         metrics = {f"wrong_{name}": ((wrong * of).sum() / of.sum()).item() for name, of in shares.items()}
         return entropy + PLACE * miss, metrics | {"misplaced": miss.item()}
 
-    _, seconds = fit(recipe, whole, loss_of_batch, out, **options)
-    return _standardised(Scorer(model, words)), seconds
+    network, seconds = fit(recipe, model, loss_of_batch, out, **options)
+    return _standardised(Scorer(network, words)), seconds
 
 
 class Ahead:
