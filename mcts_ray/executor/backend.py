@@ -79,12 +79,12 @@ class Found:
 
     @classmethod
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
-        """What a job has found so far."""
+        """What a job has found so far; an image that is not in `gallery` is lost."""
         search = job.search
         return cls(
-            best=tuple(search.best(job.images)),
+            best=tuple(candidate for candidate in search.best(job.images) if candidate.node in gallery),
             finished=tuple(search.finished),
-            first=job.first,
+            first=job.first if job.first in gallery else None,
             gallery=gallery,
             thumbnails=job.thumbnails,
             ledger=search.ledger,
