@@ -63,7 +63,7 @@ def _plot(result, best: str) -> None:
     axis.set(xlim=(result.config.levels + 0.6, -3.4), ylim=(height - 0.4, -1.4), yticks=[], xlabel="noise level, T … 0")
     for colour, label in ((SEED, "seeds: whole trajectories, the first evidence"), (CHILD, "children and their roll-outs"), (BEST, "the best image")):
         axis.plot([], [], "o-", color=colour, label=label)
-    axis.legend(fontsize=8, loc="lower left", frameon=False)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=3, frameon=False)
     axis.set_title(f"“{result.prompt}” — {result.ledger.nfe} NFE, {len(result.finished)} images", fontsize=10)
     axis.spines[["left", "right", "top"]].set_visible(False)
     figure.savefig(RESULTS / "tree_figure.png", dpi=130)
