@@ -149,6 +149,7 @@ def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folde
     process = subprocess.Popen(
         [*command, "--budget", "400000", "--in-flight", "1", "--out", "run"], cwd=home.path, env=home.env,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )  # fmt: skip
     metrics, deadline = home.path / "run" / "metrics.jsonl", time.monotonic() + 90
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
