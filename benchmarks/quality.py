@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from hashlib import file_digest
+from hashlib import md5
 
 import matplotlib
 import numpy as np
@@ -71,7 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     searcher = Searcher.from_pretrained("scenes")
     settings = dict(parse_setting(text) for text in args.set)
-    weights = f"{key(searcher, LEVELS)}-{file_digest((WEIGHTS / 'scorer' / 'model.safetensors').open('rb'), 'md5').hexdigest()[:8]}"
+    weights = f"{key(searcher, LEVELS)}-{md5((WEIGHTS / 'scorer' / 'model.safetensors').read_bytes()).hexdigest()[:8]}"
     folder = ROOT / "runs" / f"{args.name}-{args.split}-{args.times}-{weights}"
     folder.mkdir(parents=True, exist_ok=True)
     table = {}
