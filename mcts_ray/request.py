@@ -12,7 +12,7 @@ from typing import Any
 from mcts_ray.actors.cluster import find
 from mcts_ray.checks import check_algorithm, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.config import SearchConfig, load_config, parse_setting
-from mcts_ray.diffusion.device import DEVICES, DTYPES
+from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_free
 
@@ -62,8 +62,7 @@ def make_request(
             raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
     if executor == "local" and (workers not in (None, 1) or address is not None):
         raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
-    if device == "cpu" and dtype == "fp16":
-        raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
+    check_precision(dtype, device)
     check_prompts(prompts, scenes=False)
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))

@@ -21,7 +21,7 @@ from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.config import SearchConfig
-from mcts_ray.diffusion.device import resolve_device
+from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
@@ -57,8 +57,7 @@ class RayBackend:
         self._joined = cluster.join(address, workers or 1)
         try:
             self.device, self.workers = _room(device, workers)
-            if self.device == "cpu" and dtype == "fp16":
-                raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
+            check_precision(dtype, self.device)
             self._start()
         except BaseException:
             self.close()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcts_ray.actors.pool import DEATHS, Finished, Key, Worker
+from mcts_ray.actors.pool import DEATHS, Key, Worker
 from mcts_ray.actors.spec import TRIES, Actor
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task

@@ -23,6 +23,11 @@ def resolve_dtype(name: str, device):
         raise ValueError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}")
     import torch
 
-    if name == "fp16" and torch.device(device).type == "cpu":
-        raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
+    check_precision(name, torch.device(device).type)
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def check_precision(dtype: str, device: str) -> None:
+    """ValueError for a number format that networks on "cpu" do not run in."""
+    if dtype == "fp16" and device == "cpu":
+        raise ValueError("fp16 networks run on GPUs only; use fp32 or bf16 on the CPU")
