@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,8 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
+NOISY = {"fk"}  # algorithms whose states part by the noise of their jumps
+SCORED = {"psp", "fk"}  # algorithms that rank unfinished states
 
 
 class ConfigError(ValueError):
@@ -46,12 +48,30 @@ class SearchConfig(BaseModel):
     jump_table: tuple[int, ...] | None = Field(
         None, description="Where `jump` is table: the jump size at each of the levels 1, 2, ..., `levels`."
     )
-    eta: float = Field(
-        0.0, ge=0, le=1, description="Noise of each jump of best-of-n and psp as DDIM's eta: 0 deterministic, 1 DDPM."
+    eta: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
+        "must part by noise (fk), otherwise 0.",
     )
     step_reward: Literal["none", "x0"] | None = Field(
         None,
-        description="Score of unfinished states; x0: the reward of the predicted image. None: x0 for psp, otherwise none.",
+        description="Score of unfinished states; x0: the reward of the predicted image. None: x0 where the algorithm needs one.",
+    )
+    population: int | None = Field(
+        None, ge=1, description="fk: particles of a run; runs follow each other. None: as many as the budget pays for."
+    )
+    offspring: int | None = Field(None, ge=1, description="Children drawn from a state. None: as in the algorithm's paper.")
+    strength: float | None = Field(
+        None, gt=0, description="fk: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper."
+    )
+    potential: Literal["diff", "max", "add"] | None = Field(None, description="fk: what a particle's scores make of its weight. [max]")
+    score_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        None, min_length=1, description="fk: shares of a trajectory's calls after which particles are scored. [.2, .4, .6, .8]"
+    )
+    ess: float | None = Field(
+        None, gt=0, le=1, description="fk: resample only if the effective size is below this share. None: always."
     )
     phi: float = Field(
         0.6,
@@ -116,13 +136,15 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _algorithm_fits(self) -> SearchConfig:
-        if self.algorithm == "psp" and self.step_reward == "none":
-            raise ValueError("psp ranks by step scores; set step_reward to x0")
+        if self.algorithm in SCORED and self.step_reward == "none":
+            raise ValueError(f"{self.algorithm} ranks by step scores; set step_reward to x0")
+        if self.algorithm in NOISY and self.eta == 0:
+            raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
         if self.algorithm == "psp" and self.max_decodes is not None and self.max_decodes < 3:
             raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
         if self.algorithm == "best-of-n" and self.step_reward == "x0":
             raise ValueError("best-of-n uses no step scores; leave step_reward at none")
-        if self.algorithm == "mcts" and self.eta > 0:
+        if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self
 
@@ -175,7 +197,8 @@ class SearchConfig(BaseModel):
             "width": size[1],
             "reward": reward,
             "in_flight": max(1, budget // 8),
-            "step_reward": "x0" if self.algorithm == "psp" else "none",
+            "step_reward": "x0" if self.algorithm in SCORED else "none",
+            "eta": 1.0 if self.algorithm in NOISY else 0.0,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

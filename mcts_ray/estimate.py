@@ -16,7 +16,7 @@ from mcts_ray.executor.in_process import InProcess
 from mcts_ray.executor.plan import build
 from mcts_ray.gain import make_policy
 from mcts_ray.search import ALGORITHMS, Setting
-from mcts_ray.search.best_of_n import no_noise
+from mcts_ray.search.trajectories import no_noise
 from mcts_ray.search.rehearsal import rehearse
 
 

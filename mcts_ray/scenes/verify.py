@@ -67,9 +67,13 @@ def _facts(scene: Scene, chosen: Sequence[Found | None]) -> list[bool]:
 
 def holds(relation: str, dx: float, dy: float) -> bool:
     """Whether a displacement (y down, units of the side) from subject to object is mainly along the relation."""
-    ux, uy = DIRECTION[RELATIONS.index(relation)]
+    return bool(mainly_along(*DIRECTION[RELATIONS.index(relation)], dx, dy))
+
+
+def mainly_along(ux: Any, uy: Any, dx: Any, dy: Any) -> Any:
+    """The same for a unit vector along an axis; numbers or arrays."""
     along, across = dx * ux + dy * uy, abs(dx * uy) + abs(dy * ux)
-    return bool(along >= MIN_APART and along > across)
+    return (along >= MIN_APART) & (along > across)
 
 
 @lru_cache(maxsize=4096)

@@ -12,39 +12,20 @@ and the number of seeds is the largest that the budget pays for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.search.base import Edge, Outcome, Search, Setting, Work
-from mcts_ray.search.best_of_n import no_noise
-from mcts_ray.search.ids import jump_id, seed_id
-
-if TYPE_CHECKING:
-    from mcts_ray.config import SearchConfig
+from mcts_ray.search.base import Edge, Outcome, Work
+from mcts_ray.search.ids import seed_id
+from mcts_ray.search.trajectories import Trajectories
 
 
-class PSP(Search):
-    """Progressive seed pruning on the ask/tell units; `phi(a, s)` is the angle of the edge from level a to level s."""
+class PSP(Trajectories):
+    """Progressive seed pruning on the ask/tell units."""
 
-    def __init__(
-        self,
-        id: str,
-        setting: Setting,
-        budget: int,
-        *,
-        seed: int = 0,
-        policy: JumpPolicy = Constant(1),
-        phi: Callable[[int, int], float] = no_noise,
-        max_decodes: int | None = None,
-        max_seconds: float | None = None,
-    ) -> None:
-        super().__init__(id, setting, budget, max_decodes, max_seconds)
-        levels = path(policy, setting.levels)
-        calls = len(levels) - 1
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        calls = self.trajectory_nfe
         cuts = sorted({0, -(-calls // 4), -(-calls // 2), calls})  # the first two coincide on very short trajectories
         self.stages = list(zip(cuts, cuts[1:]))
-        self.trajectories = [self._trajectory(seed, index, levels, phi) for index in range(self._seeds())]
+        self.trajectories = [self._trajectory(index) for index in range(self._seeds())]
         self.stage = 0
         self.running = list(range(len(self.trajectories)))
         self._waiting = list(self.running)
@@ -52,21 +33,6 @@ class PSP(Search):
         self._rewards: dict[int, float] = {}
         self._reached = [0] * len(self.trajectories)
         self._index: dict[str, int] = {}
-
-    @classmethod
-    def from_config(
-        cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
-    ) -> PSP:
-        return cls(
-            id,
-            setting,
-            config.budget,
-            seed=config.seed,
-            policy=policy,
-            phi=phi,
-            max_decodes=config.max_decodes,
-            max_seconds=config.max_seconds,
-        )
 
     def _seeds(self) -> int:
         """The largest number of seeds that budget and decodes pay for; every stage halves it, rounded up."""
@@ -81,12 +47,8 @@ class PSP(Search):
             n += 1
         return n
 
-    @staticmethod
-    def _trajectory(seed: int, index: int, levels: tuple[int, ...], phi: Callable[[int, int], float]) -> tuple[Edge, ...]:
-        edges = [Edge(seed_id(seed, index), levels[0])]
-        for above, level in zip(levels, levels[1:]):
-            edges.append(Edge(jump_id(edges[-1].node, above - level), level, phi(above, level)))
-        return tuple(edges)
+    def _trajectory(self, index: int) -> tuple[Edge, ...]:
+        return self.edges_from(Edge(seed_id(self.seed, index), self.path[0]), self.path[1:])
 
     def _propose(self) -> Work | None:
         if not self._waiting:

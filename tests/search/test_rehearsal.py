@@ -3,7 +3,7 @@ import pytest
 from mcts_ray.config import SearchConfig
 from mcts_ray.gain import make_policy
 from mcts_ray.search import ALGORITHMS, Setting
-from mcts_ray.search.best_of_n import no_noise
+from mcts_ray.search.trajectories import no_noise
 from mcts_ray.search.rehearsal import rehearse
 
 

@@ -16,17 +16,19 @@ from transformers import CLIPTokenizer
 
 from ..render import Arrays, render_arrays
 from ..scorer import Scorer, ScorerNetwork
-from .corrupt import FACT_TOKENS, FACTS_OF, corrupt, spread
+from .corrupt import corrupt, twin
 from .data import captions_of, random_scenes
+from .facts import FACT_TOKENS, FACTS_OF, facts_of, spread
 from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
-RECIPE = Recipe("scorer", steps=4500, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
+RECIPE = Recipe("scorer", steps=12000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)
 COUNTS = (0.1, 0.4, 0.5)
 BLOCK = 16  # batches whose scenes are laid out together: rejection sampling costs much less for many scenes at once
 DECODED = 0.4  # share of a batch that has been through the autoencoder, drawn from a pool made once
 DECODED_POOL = 8192
 LATENT_NOISE = 0.35
+MIXED = 0.35  # share of images in which one object is part another, as generated ones are
 PLACE = 2.0  # weight of the error of places
 
 
@@ -34,8 +36,8 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
     """Minimise the cross entropy of each fact of the caption, which holds or not by construction, and, after the first look at
     the image, the squared error of where its words say their objects are.
 
-    Renders are blended with their uncorrupted twin, blurred and made noisy, and some have been through the autoencoder
-    with noise on the latents, so that the flaws of generated images are not wholly unknown to the scorer.
+    Objects are mixed with others, renders blurred and made noisy, and some have been through the autoencoder with noise on
+    the latents, so that the flaws of generated images are not wholly unknown to the scorer.
     """
     torch.manual_seed(recipe.seed)
     words = tokenizer()
@@ -98,15 +100,15 @@ class Examples:
 
 
 def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Examples:
-    """Renders in which some of the caption's facts are wrong, blended, blurred and made noisy."""
+    """Renders in which some of the caption's facts are wrong, objects mixed, blurred and made noisy."""
     caption = random_scenes(n, rng, COUNTS)
-    scene, facts = corrupt(caption, rng)
-    images_NHWC = (_soil(render_arrays(scene), caption, facts.all_N, rng) * 255 + 0.5).astype(np.uint8)
+    scene = corrupt(caption, rng)
+    facts = facts_of(caption, scene)
+    images_NHWC = (_soil(scene, rng) * 255 + 0.5).astype(np.uint8)
     tokens = words(captions_of(caption), padding="max_length", return_tensors="pt").input_ids
     ids = words.convert_tokens_to_ids
     right = (facts.colour_NO & facts.shape_NO).astype(np.float32)
-    most = right.shape[1]
-    places = (right * (2 * scene.x_NO[:, :most] - 1), right * (2 * scene.y_NO[:, :most] - 1), right)
+    places = (right * (2 * facts.x_NO - 1), right * (2 * facts.y_NO - 1), right)
     at = np.stack([sum(spread(tokens.numpy(), ids(kind), value) for kind in FACTS_OF[:2]) for value in places], -1)
     return Examples(
         images=torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous(),
@@ -135,20 +137,33 @@ def _standardised(scorer: Scorer, n: int = 1024) -> Scorer:
     """Set `center` and `scale` from scores of scenes that the training has not seen."""
     rng = np.random.default_rng(1)
     caption = random_scenes(n, rng, COUNTS)
-    images = (render_arrays(corrupt(caption, rng)[0]) * 255 + 0.5).astype(np.uint8)
+    images = (render_arrays(corrupt(caption, rng)) * 255 + 0.5).astype(np.uint8)
     scores = scorer(images, captions_of(caption))
     scorer.center, scorer.scale = round(float(scores.mean()), 4), round(float(scores.std()), 4)
     return scorer
 
 
-def _soil(image: np.ndarray, caption: Arrays, right: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blend one in five wrong images with the render of its caption, blur half of all, and add noise."""
-    n = len(image)
-    blended = np.flatnonzero((rng.random(n) < 0.2) & ~right)
-    weight = rng.uniform(0.5, 0.8, (len(blended), 1, 1, 1)).astype(np.float32)
-    image[blended] = weight * image[blended] + (1 - weight) * render_arrays(caption.rows(blended))
+def _soil(scene: Arrays, rng: np.random.Generator) -> np.ndarray:
+    """Renders (N, H, W, 3) with `MIXED` objects, half of them blurred, with noise."""
+    n = len(scene)
+    image = render_arrays(scene)
+    mixed = np.flatnonzero(rng.random(n) < MIXED)
+    image[mixed] = _mix(image[mixed], scene.rows(mixed), rng)
     for i in np.flatnonzero(rng.random(n) < 0.5):
         sigma = rng.uniform(0.3, 1.1)
         image[i] = ndimage.gaussian_filter(image[i], (sigma, sigma, 0))
     noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(0, 0.03, (n, 1, 1, 1)).astype(np.float32)
     return np.clip(image + noise, 0, 1)
+
+
+def _mix(image: np.ndarray, scene: Arrays, rng: np.random.Generator) -> np.ndarray:
+    """One object of each scene made the lesser part another: its twin shines through, or shows on a disc at the object's rim."""
+    n, side = len(scene), image.shape[1]
+    other, which = twin(scene, rng)
+    x, y, radius = (value[np.arange(n), which, None, None] for value in (scene.x_NO, scene.y_NO, scene.radius_NO))
+    angle, reach = rng.uniform(0, 2 * np.pi, (n, 1, 1)), rng.uniform(0.4, 0.95, (n, 1, 1)) * radius
+    pixel = (np.arange(side, dtype=np.float32) + 0.5) / side
+    off = np.hypot(pixel - x - radius * np.cos(angle), pixel[:, None] - y - radius * np.sin(angle))
+    disc = np.clip((reach - off) * side + 0.5, 0, 1)
+    weight = np.where(rng.random((n, 1, 1)) < 0.5, disc, rng.uniform(0.1, 0.45, (n, 1, 1)))[..., None].astype(np.float32)
+    return (1 - weight) * image + weight * render_arrays(other)
