@@ -62,7 +62,7 @@ def _plot(rows: dict[str, list[dict]]) -> None:
             axis.grid(alpha=0.2)
     axes[0].set(ylabel="share of facts that hold (gold)", title="Gold of best-of-n")
     axes[1].set(ylabel="share of images in which all hold", title="Pass rate of best-of-n")
-    axes[1].legend(fontsize=8, loc="upper left")
+    axes[0].legend(fontsize=8, loc="lower right")
     figure.savefig(RESULTS / "best_of_n.png", dpi=130)
 
 

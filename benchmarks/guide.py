@@ -52,8 +52,9 @@ def _pairwise(guide_N: np.ndarray, gold_N: np.ndarray) -> float:
 
 
 def _ratio(won_P: np.ndarray, possible_P: np.ndarray, draws: int = 4000) -> tuple[float, float, float]:
-    """Ratio of the means with a bootstrap interval over prompts."""
+    """Ratio of the means with a bootstrap interval over prompts, of the draws in which there was something to win."""
     pick = np.random.default_rng(0).integers(0, len(won_P), (draws, len(won_P)))
+    pick = pick[possible_P[pick].any(1)]
     ratios = won_P[pick].mean(1) / possible_P[pick].mean(1)
     return tuple(round(float(v), 4) for v in (won_P.mean() / possible_P.mean(), *np.quantile(ratios, [0.025, 0.975])))
 

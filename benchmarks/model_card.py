@@ -21,9 +21,10 @@ project from its own renderer. No outside data, no people, no text: coloured sha
 **Use.** The default model of mcts-ray, for demonstrations, tests and studies of search. It can draw nothing else.
 
 **Data.** Rendered on the fly: {pool} scenes for the U-Net, drawn so that {drawn} % of what it sees has one, two, three
-objects (in the second stage {second} %); unlimited ones for the autoencoder and the scorer. Captions follow the grammar; the captions of all medium and hard validation and test
-prompts, and one in five (colour, shape, relation) combinations, never occur in training. The verifier labels nothing: the
-scorer's targets are counted from the edit that made a scene wrong.
+objects (in the second stage {second} %); unlimited ones for the autoencoder and the scorer. Captions follow the grammar; the
+captions of all medium and hard validation and test prompts, and one in five (colour, shape, relation) combinations, never occur
+in training. The verifier labels nothing: the scorer's targets are the facts that hold in the scene that was rendered, known
+from its list of objects, and half of its images are soiled or have been through the autoencoder.
 
 **Training.** `mcts-ray train scenes --part all`, on 2 CPU cores shared with other work.
 
