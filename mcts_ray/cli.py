@@ -147,7 +147,10 @@ def train_scenes(
     from mcts_ray.report.terminal import training_line
 
     check_writable(out)
-    from mcts_ray.scenes.train import run
+    from mcts_ray.diffusion.quiet import quiet
+
+    with quiet():
+        from mcts_ray.scenes.train import run
 
     def report(part: str, progress) -> None:
         typer.echo(training_line(part, progress), err=True)
