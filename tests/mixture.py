@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Mixture:
 
     def phi(self, T: int = 20, eta: float = 1.0) -> Callable[[int, int], float]:
         """The angles of DDIM's eta; 1 is DDPM."""
-        return lambda a, s: phi_from_eta(self.levels(T), a, s, eta)
+        return cache(lambda a, s: phi_from_eta(self.levels(T), a, s, eta))
 
     # what the engine needs -----------------------------------------------------------------------------------------
 
