@@ -1,5 +1,7 @@
 """Searches on a Gaussian mixture with an exact denoiser, where the target, the soft values and the optimum are known."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,12 @@ SAMPLERS = {
 RUNS = 12
 
 
+@cache
+def target():
+    """The exact mass of the right mode and mean, (2,), of the law of ten noisy levels times exp(bump)."""
+    return np.array([expect_target(MODEL, bump, 1.0, f, make(BestOfN, T)) for f in (right, position)])
+
+
 def estimates(name, particles):
     """Weighted estimates of the right mode's mass and of the mean, (RUNS, 2), each run with a seed of its own."""
     cls, options = SAMPLERS[name]
@@ -94,8 +102,7 @@ def test_weighted_particles_sample_the_target(name):
     """12 runs of 120 particles: their mean lies within 5 of its standard errors of the exact value (Student's t, 11 degrees of
     freedom: by chance .0004 each; the bias of order 1/120 is below half a standard error). And more particles come closer: the
     error of 120 is below that of 10 by at least 1.4, where sqrt(12) = 3.5 is expected (F test: by chance .004)."""
-    search = make(BestOfN, T)
-    exact = np.array([expect_target(MODEL, bump, 1.0, f, search) for f in (right, position)])
+    exact = target()
     few, many = estimates(name, 10), estimates(name, 120)
     assert (np.abs(many.mean(0) - exact) < 5 * many.std(0, ddof=1) / np.sqrt(RUNS)).all()
     rms_few, rms_many = (np.sqrt(((each - exact) ** 2).mean(0)) for each in (few, many))
@@ -104,8 +111,7 @@ def test_weighted_particles_sample_the_target(name):
 
 def test_without_weights_the_target_would_be_missed():
     """The test above has power: the model alone is more than .1 away from the target in mass."""
-    search = make(BestOfN, T)
-    assert expect_target(MODEL, bump, 1.0, right, search) - expect(MODEL, right, search) > 0.1
+    assert target()[0] - expect(MODEL, right, make(BestOfN, T)) > 0.1
 
 
 # finding the optimum ---------------------------------------------------------------------------------------------------
