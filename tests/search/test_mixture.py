@@ -9,7 +9,7 @@ from mcts_ray.search import BFS, FK, BestOfN, TemperedSMC
 from tests.mixture import GRID_G, Mixture, expect, expect_target, expected, run, soft_value, tilted
 
 MODEL = Mixture()
-T = 10
+T = 6
 
 
 def make(cls, budget, model=MODEL, T=T, **options):
@@ -33,8 +33,8 @@ def position(x):
 
 
 def test_the_engine_walks_the_chain_that_the_grid_integrates():
-    """Mass of the right mode and mean of 2,000 samples, each within 4.5 standard errors: by chance once in 70,000 seeds."""
-    search = make(BestOfN, 2000 * T, seed=1)
+    """Mass of the right mode and mean of 800 samples, each within 4.5 standard errors: by chance once in 70,000 seeds."""
+    search = make(BestOfN, 800 * T, seed=1)
     x_N = np.array(list(run(search, MODEL, bump).values()))
     for f in (right, position):
         assert abs(f(x_N).mean() - expect(MODEL, f, search)) < 4.5 * f(x_N).std() / np.sqrt(len(x_N))
@@ -80,7 +80,7 @@ RUNS = 12
 
 @cache
 def target():
-    """The exact mass of the right mode and mean, (2,), of the law of ten noisy levels times exp(bump)."""
+    """The exact mass of the right mode and mean, (2,), of the law of the noisy chain times exp(bump)."""
     return np.array([expect_target(MODEL, bump, 1.0, f, make(BestOfN, T)) for f in (right, position)])
 
 
@@ -99,11 +99,11 @@ def estimates(name, particles):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_weighted_particles_sample_the_target(name):
-    """12 runs of 120 particles: their mean lies within 5 of its standard errors of the exact value (Student's t, 11 degrees of
-    freedom: by chance .0004 each; the bias of order 1/120 is below half a standard error). And more particles come closer: the
-    error of 120 is below that of 10 by at least 1.4, where sqrt(12) = 3.5 is expected (F test: by chance .004)."""
+    """12 runs of 80 particles: their mean lies within 5 of its standard errors of the exact value (Student's t, 11 degrees of
+    freedom: by chance .0004 each; the bias of order 1/80 is below half a standard error). And more particles come closer: the
+    error of 80 is below that of 8 by at least 1.4, where sqrt(10) = 3.2 is expected (F test: by chance .004)."""
     exact = target()
-    few, many = estimates(name, 10), estimates(name, 120)
+    few, many = estimates(name, 8), estimates(name, 80)
     assert (np.abs(many.mean(0) - exact) < 5 * many.std(0, ddof=1) / np.sqrt(RUNS)).all()
     rms_few, rms_many = (np.sqrt(((each - exact) ** 2).mean(0)) for each in (few, many))
     assert (rms_few > 1.4 * rms_many).all()
