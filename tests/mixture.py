@@ -89,7 +89,7 @@ class Mixture:
         return x0_B, (x_B - alpha_B * x0_B) / sigma_B
 
 
-def run(search: Search, model: Mixture, reward: Function, room: int = 4096) -> dict[str, float]:
+def run(search: Search, model: Mixture, reward: Function, room: int = 256) -> dict[str, float]:
     """Carry a search to its end, up to `room` units in a batch; returns x of every finished image, by node."""
     engine, images = Engine(model, room), {}
     while not search.done:
