@@ -18,8 +18,8 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-NOISY = {"fk"}  # algorithms whose states part by the noise of their jumps
-SCORED = {"psp", "fk"}  # algorithms that rank unfinished states
+NOISY = {"fk", "smc-tempered", "bfs"}  # algorithms whose states part by the noise of their jumps
+SCORED = {"psp", "fk", "smc-tempered", "bfs"}  # algorithms that rank unfinished states
 
 
 class ConfigError(ValueError):
@@ -53,25 +53,45 @@ class SearchConfig(BaseModel):
         ge=0,
         le=1,
         description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
-        "must part by noise (fk), otherwise 0.",
+        "must part by noise (fk, smc-tempered, bfs), otherwise 0.",
     )
     step_reward: Literal["none", "x0"] | None = Field(
         None,
         description="Score of unfinished states; x0: the reward of the predicted image. None: x0 where the algorithm needs one.",
     )
     population: int | None = Field(
-        None, ge=1, description="fk: particles of a run; runs follow each other. None: as many as the budget pays for."
+        None,
+        ge=1,
+        description="fk, smc-tempered, bfs: particles of a run; runs follow each other. None: as many as the budget pays for.",
     )
     offspring: int | None = Field(None, ge=1, description="Children drawn from a state. None: as in the algorithm's paper.")
     strength: float | None = Field(
-        None, gt=0, description="fk: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper."
+        None,
+        gt=0,
+        description="fk, smc-tempered, bfs: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper.",
     )
-    potential: Literal["diff", "max", "add"] | None = Field(None, description="fk: what a particle's scores make of its weight. [max]")
+    potential: Literal["diff", "max", "add", "current"] | None = Field(
+        None, description="fk, bfs, smc-tempered: what a particle's scores make of its weight. [max, max, diff]"
+    )
+    tempering: float | None = Field(
+        None,
+        ge=0,
+        description="fk, bfs, smc-tempered: gamma, lambda grows as (1 + gamma)^i - 1 over 100 steps; 0: constant. [0, .008, .008]",
+    )
     score_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
-        None, min_length=1, description="fk: shares of a trajectory's calls after which particles are scored. [.2, .4, .6, .8]"
+        None,
+        min_length=1,
+        description="fk, bfs, smc-tempered: shares of a trajectory's calls after which particles are scored. "
+        "[.2, .4, .6, .8; smc-tempered: every call]",
+    )
+    resampling: Literal["multinomial", "ssp", "top"] | None = Field(
+        None, description="fk, bfs, smc-tempered: how particles are drawn by their weights. [multinomial, ssp, ssp]"
     )
     ess: float | None = Field(
-        None, gt=0, le=1, description="fk: resample only if the effective size is below this share. None: always."
+        None,
+        gt=0,
+        le=1,
+        description="fk, bfs, smc-tempered: resample only if the effective size is below this share. [always, always, .5]",
     )
     phi: float = Field(
         0.6,

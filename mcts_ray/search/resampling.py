@@ -53,4 +53,10 @@ def srinivasan(log_weight_K: Sequence[float], rng: np.random.Generator) -> list[
     return np.repeat(np.arange(len(count_K)), count_K).tolist()
 
 
-RESAMPLERS: dict[str, Resample] = {"multinomial": multinomial, "ssp": srinivasan}
+def top(log_weight_K: Sequence[float], rng: np.random.Generator) -> list[int]:
+    """The better half, each twice; of an odd number the last one once. Nothing is drawn."""
+    best_K = sorted(range(len(log_weight_K)), key=lambda k: -log_weight_K[k])
+    return sorted(best_K[place // 2] for place in range(len(best_K)))
+
+
+RESAMPLERS: dict[str, Resample] = {"multinomial": multinomial, "ssp": srinivasan, "top": top}
