@@ -18,8 +18,8 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-NOISY = {"fk"}  # algorithms whose states part by the noise of their jumps
-SCORED = {"psp", "fk"}  # algorithms that rank unfinished states
+NOISY = {"fk", "svdd", "beam", "rbf", "nts", "demon"}  # algorithms whose states part by the noise of their jumps
+SCORED = {"psp", "fk", "svdd", "beam", "dfs", "rbf", "nts", "demon"}  # algorithms that rank unfinished states
 
 
 class ConfigError(ValueError):
@@ -53,26 +53,44 @@ class SearchConfig(BaseModel):
         ge=0,
         le=1,
         description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
-        "must part by noise (fk), otherwise 0.",
+        "must part by noise (fk, svdd, beam, rbf, nts, demon) and for dfs, otherwise 0.",
     )
     step_reward: Literal["none", "x0"] | None = Field(
         None,
         description="Score of unfinished states; x0: the reward of the predicted image. None: x0 where the algorithm needs one.",
     )
     population: int | None = Field(
-        None, ge=1, description="fk: particles of a run; runs follow each other. None: as many as the budget pays for."
+        None,
+        ge=1,
+        description="fk: particles of a run, beam: active states; runs follow each other. None: as many as the budget pays for. "
+        "rbf: samples. None: 2.",
     )
-    offspring: int | None = Field(None, ge=1, description="Children drawn from a state. None: as in the algorithm's paper.")
+    offspring: int | None = Field(
+        None,
+        ge=1,
+        description="Children drawn from a state, neighbours of a noise; fewer where the budget is small. None: as in the paper.",
+    )
     strength: float | None = Field(
-        None, gt=0, description="fk: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper."
+        None,
+        gt=0,
+        description="fk: lambda, of the target p(x) exp(lambda reward); svdd: 1 / alpha, of the choice of a child. None: as in the "
+        "algorithm's paper, for svdd the best child.",
     )
     potential: Literal["diff", "max", "add"] | None = Field(None, description="fk: what a particle's scores make of its weight. [max]")
     score_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
-        None, min_length=1, description="fk: shares of a trajectory's calls after which particles are scored. [.2, .4, .6, .8]"
+        None, min_length=1, description="fk, dfs: shares of a trajectory's calls after which states are scored. [.2, .4, .6, .8]"
     )
     ess: float | None = Field(
         None, gt=0, le=1, description="fk: resample only if the effective size is below this share. None: always."
     )
+    threshold: float | None = Field(
+        None, description="dfs: score below which a state is sent back. None: the mean of the scores at the same check before."
+    )
+    backtracks: int | None = Field(None, ge=0, description="dfs: how often one trajectory may be sent back. [8]")
+    reach: float | None = Field(None, gt=0, le=1, description="dfs: how far it is sent back, as a share of its calls. [.25]")
+    init: int | None = Field(None, ge=1, description="rbf: initial noises of a sample, at most a tenth of its budget. [25]")
+    rounds: int | None = Field(None, ge=1, description="nts: rounds of candidates per step, fewer if the budget is small. [20]")
+    epsilon: float | None = Field(None, ge=0, le=1, description="nts: probability of a fresh noise. [.4]")
     phi: float = Field(
         0.6,
         ge=0,
@@ -198,7 +216,7 @@ class SearchConfig(BaseModel):
             "reward": reward,
             "in_flight": max(1, budget // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
-            "eta": 1.0 if self.algorithm in NOISY else 0.0,
+            "eta": 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 
