@@ -27,7 +27,7 @@ def test_one_state_is_svdd():
 
 
 def test_sizes_fit_the_budget():
-    for budget, active, finished in ((80, None, 4), (200, 4, 4 + 4 + 2), (10, 4, 1)):
+    for budget, active, finished in ((80, None, 4), (200, 4, 4 + 4 + 2 + 1), (10, 4, 1)):
         search = make(budget, active=active)
         carry_out(search)
         assert len(search.finished) == finished

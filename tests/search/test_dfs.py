@@ -26,14 +26,14 @@ def test_a_state_below_the_threshold_is_sent_up_and_the_best_goes_on():
 
 
 def test_backtracks_are_counted_per_trajectory():
-    works = carry_out(make(1000, threshold=2.0, backtracks=5))
+    works = carry_out(make(1000, threshold=2.0, backtracks=5, score_at=(0.5,)))
     levels = [(work.edges[0].level, work.parent) for work in works]
     trajectories = sum(parent is None for _, parent in levels)
     assert sum(len(work.edges) == 6 for work in works) == 5 * trajectories
 
 
 def test_what_finishes_the_trajectory_is_not_spent_on_going_back():
-    search = make(27, threshold=2.0)
+    search = make(27, threshold=2.0, score_at=(0.5,))
     carry_out(search)
     assert len(search.finished) == 1 and search.ledger.nfe == 26
 
