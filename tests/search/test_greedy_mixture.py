@@ -21,7 +21,6 @@ def test_the_rare_mode_is_found(name):
         search = ALGORITHMS[name]("s", MODEL.setting(), 8 * 20, seed=seed, phi=MODEL.phi())
         run(search, MODEL, reward)
         best.append(search.best(1)[0].reward)
-    assert np.mean(best) > expect(MODEL, reward, search) / 2
+    assert np.mean(best) > expect(MODEL, reward, search) + 0.5
     if name in ("svdd", "beam", "rbf"):
-        assert np.mean(best) > -0.6
-    print(name, np.mean(best), expect(MODEL, reward, search))
+        assert np.mean(best) > -0.1
