@@ -47,8 +47,9 @@ def test_the_search_is_the_same_whatever_the_order_of_answers(name):
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_failures_are_survived(name):
+    """Of states on the way; a run whose only image fails has none."""
     search = make(name, 400)
-    carry_out(search, fails=lambda work: work.id.endswith(("3", "7")))
+    carry_out(search, fails=lambda work: work.id.endswith(("3", "7")) and (work.nfe > 0 or name in ("dfs", "beam")))
     assert search.errors and search.finished and search.done
 
 
