@@ -18,8 +18,9 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-NOISY = {"fk", "smc-tempered", "bfs"}  # algorithms whose states part by the noise of their jumps
-SCORED = {"psp", "fk", "smc-tempered", "bfs"}  # algorithms that rank unfinished states
+# Algorithms whose states part by the noise of their jumps, and those that rank unfinished states.
+NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon"}
+SCORED = {"psp", "fk", "smc-tempered", "bfs", "svdd", "beam", "dfs", "rbf", "nts", "demon"}
 
 
 class ConfigError(ValueError):
@@ -53,7 +54,7 @@ class SearchConfig(BaseModel):
         ge=0,
         le=1,
         description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
-        "must part by noise (fk, smc-tempered, bfs), otherwise 0.",
+        "must part by noise, and for dfs; 0 for best-of-n, psp, random and zero-order.",
     )
     step_reward: Literal["none", "x0"] | None = Field(
         None,
@@ -62,13 +63,18 @@ class SearchConfig(BaseModel):
     population: int | None = Field(
         None,
         ge=1,
-        description="fk, smc-tempered, bfs: particles of a run; runs follow each other. None: as many as the budget pays for.",
+        description="Particles (fk, smc-tempered, bfs) or active states (beam) of a run, runs follow each other; None: as many as the "
+        "budget pays for. rbf: samples [2].",
     )
-    offspring: int | None = Field(None, ge=1, description="Children drawn from a state. None: as in the algorithm's paper.")
+    offspring: int | None = Field(
+        None,
+        ge=1,
+        description="Children drawn from a state, neighbours of a noise; fewer where the budget is small. None: as in the paper.",
+    )
     strength: float | None = Field(
         None,
         gt=0,
-        description="fk, smc-tempered, bfs: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper.",
+        description="lambda, of the target p(x) exp(lambda reward), for fk, smc-tempered and bfs [10]; 1 / alpha of svdd [the best child].",
     )
     potential: Literal["diff", "max", "add", "current"] | None = Field(
         None, description="fk, bfs, smc-tempered: what a particle's scores make of its weight. [max, max, diff]"
@@ -81,7 +87,7 @@ class SearchConfig(BaseModel):
     score_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
         None,
         min_length=1,
-        description="fk, bfs, smc-tempered: shares of a trajectory's calls after which particles are scored. "
+        description="fk, bfs, smc-tempered, dfs: shares of a trajectory's calls after which states are scored. "
         "[.2, .4, .6, .8; smc-tempered: every call]",
     )
     resampling: Literal["multinomial", "ssp", "top"] | None = Field(
@@ -93,6 +99,14 @@ class SearchConfig(BaseModel):
         le=1,
         description="fk, bfs, smc-tempered: resample only if the effective size is below this share. [always, always, .5]",
     )
+    threshold: float | None = Field(
+        None, description="dfs: score below which a state is sent back. None: the mean of the scores at the same check before."
+    )
+    backtracks: int | None = Field(None, ge=0, description="dfs: how often one trajectory may be sent back. [8]")
+    reach: float | None = Field(None, gt=0, le=1, description="dfs: how far it is sent back, as a share of its calls. [.25]")
+    init: int | None = Field(None, ge=1, description="rbf: initial noises of a sample, at most a tenth of its budget. [25]")
+    rounds: int | None = Field(None, ge=1, description="nts: rounds of candidates per step, fewer if the budget is small. [20]")
+    epsilon: float | None = Field(None, ge=0, le=1, description="nts: probability of a fresh noise. [.4]")
     phi: float = Field(
         0.6,
         ge=0,
@@ -218,7 +232,7 @@ class SearchConfig(BaseModel):
             "reward": reward,
             "in_flight": max(1, budget // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
-            "eta": 1.0 if self.algorithm in NOISY else 0.0,
+            "eta": 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

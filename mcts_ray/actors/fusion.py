@@ -17,9 +17,9 @@ class FusionWorker:
 
     def fuse(self, works: Sequence[Work], shape: tuple[int, int, int]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         """For each unit, by its id: why its particles cannot be fused, or the fused noise (C, H, W) fp32."""
-        from mcts_ray.fusion.fuser import fuse
+        from mcts_ray.fusion.fuser import noise_of
         from mcts_ray.tree.weights import Refusal
 
-        made = {work.id: fuse(work.fuse.particles, work.fuse.weights, shape) for work in works}
+        made = {work.id: noise_of(work, shape) for work in works}
         refused = {id: noise.value for id, noise in made.items() if isinstance(noise, Refusal)}
         return refused, {id: noise.numpy() for id, noise in made.items() if id not in refused}

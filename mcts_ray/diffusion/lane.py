@@ -140,7 +140,8 @@ class Lane:
             kept = self._store.get(work.search, work.parent)
             if kept is None:
                 return f"the state of parent {work.parent} is not kept here"
-            levels.insert(0, kept.level)
+            if levels[0] <= kept.level or work.edges[0].phi == 0:  # otherwise a kept state is re-noised, which leads up
+                levels.insert(0, kept.level)
         if any(s >= a for a, s in zip(levels, levels[1:], strict=False)) or levels[-1] < 0:
             return f"levels must descend to 0 at the lowest, not {levels}"
         return None

@@ -15,7 +15,7 @@ from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Verdict, Walk, progress
-from mcts_ray.fusion.fuser import fuse
+from mcts_ray.fusion.fuser import noise_of
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import Refusal
@@ -81,7 +81,7 @@ class _Run:
     def fuse(self, work: Work):
         """The noise that stands in for a fused unit's own, or why there is none."""
         shape = self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width)
-        return fuse(work.fuse.particles, work.fuse.weights, shape)
+        return noise_of(work, shape)
 
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""

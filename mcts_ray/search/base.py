@@ -50,6 +50,8 @@ class Fuse:
     """How the noise of a fused state is made: siblings (`particles`, node ids in tree order) and their signed weights.
 
     `mode` names a rule of `mcts_ray.fusion`; all particles are children of the unit's parent by one jump and one phi.
+    In the modes "rotate" and "perturb" they are the lineage of a pivot, and the weights the sizes of the steps along it, the
+    last of them the step to the fused node, whose direction is the node's own draw.
     """
 
     mode: str

@@ -35,6 +35,7 @@ def jump_id(parent: str, k: int, index: int = 0) -> str:
     return child_id(parent, "jump", k, index)
 
 
-def fuse_id(parent: str, mode: str, particles: tuple[str, ...], weights: tuple[float, ...]) -> str:
-    """The child of `parent` whose noise is fused from those of its `particles`, in this order, by the rule `mode`."""
-    return child_id(parent, "fuse", mode, *particles, *weights)
+def fuse_id(parent: str, mode: str, particles: tuple[str, ...], weights: tuple[float, ...], *draw: int) -> str:
+    """The child of `parent` whose noise is fused from those of its `particles`, in this order, by the rule `mode`; `draw` tells
+    those apart that the rule gives a draw of their own."""
+    return child_id(parent, "fuse", mode, *particles, *weights, *draw)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mcts_ray.search.base import Edge, Fuse, Outcome, Work
-from mcts_ray.search.ids import jump_id, seed_id
+from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.trajectories import Trajectories
 
 
@@ -41,8 +41,35 @@ def valued(state: State | None) -> bool:
     return state is not None and state.value > -math.inf
 
 
+def top(states: Iterable[State | None]) -> State | None:
+    """The state of the highest value, of equal ones the first; None if no unit has arrived."""
+    return max((state for state in states if state), key=lambda state: state.value, default=None)
+
+
+def onward(pivot: Work, mode: str, size: float) -> Fuse:
+    """A step of `size` away from the noise of the first node of `pivot`, which may itself have been made by such steps."""
+    before = pivot.fuse or Fuse(mode, (), ())
+    return Fuse(mode, (*before.particles, pivot.edges[0].node), (*before.weights, size))
+
+
 # What a script yields, is sent, and returns: units, where they ended (None: failed) in the same order, nothing.
 Script = Generator[Sequence[Work], list["State | None"], None]
+
+
+def together(scripts: Sequence[Script]) -> Script:
+    """Scripts side by side: a round is made of the next round of each that still runs."""
+    states: dict[int, list[State | None] | None] = dict.fromkeys(range(len(scripts)))
+    while True:
+        asked: dict[int, Sequence[Work]] = {}
+        for index, reached in states.items():
+            try:
+                asked[index] = scripts[index].send(reached)
+            except StopIteration:
+                pass
+        if not asked:
+            return
+        answers = iter((yield [work for works in asked.values() for work in works]))
+        states = {index: [next(answers) for _ in works] for index, works in asked.items()}
 
 
 class Rounds(Trajectories):
@@ -59,7 +86,7 @@ class Rounds(Trajectories):
         self._round: list[Work] = []
         self._waiting: deque[Work] = deque()
         self._reached: dict[str, State | None] = {}
-        self._draws: Counter[tuple[str | None, int]] = Counter()
+        self._draws: Counter[tuple[str | None, int, Fuse | None]] = Counter()
         self._count = 0
         self._level_of: dict[str, int] = {}
         self._nodes: list[dict] = []
@@ -79,10 +106,14 @@ class Rounds(Trajectories):
         stands in for the noise of the first edge. The levels of a seed begin with T.
         """
         above = start.level if start else 0
-        key = (start and start.node, levels[0])
+        key = (start and start.node, levels[0], fuse)
         draw = self._draws[key] if again else 0
         self._draws[key] += again
-        node = jump_id(start.node, above - levels[0], draw) if start else seed_id(self.seed, draw)
+        if fuse:
+            parent = start.node if start else root_id(self.seed)
+            node = fuse_id(parent, fuse.mode, fuse.particles, fuse.weights, draw)
+        else:
+            node = jump_id(start.node, above - levels[0], draw) if start else seed_id(self.seed, draw)
         first = Edge(node, levels[0], self.phi(above, levels[0]) if start else 0.0)
         edges = self.edges_from(first, levels[1:])
         kept = (edges[-1].node,) if levels[-1] > 0 else ()
@@ -110,6 +141,13 @@ class Rounds(Trajectories):
         """How many times what is left pays for so many NFE and decodes."""
         by_decodes = self.decodes_left // decodes if decodes else math.inf
         return int(max(0, min(self.nfe_left // nfe if nfe else math.inf, by_decodes)))
+
+    def largest(self, most: int, cost: Callable[[int], tuple[int, int]]) -> int:
+        """The largest size up to `most` whose cost in (NFE, decodes), which grows with it, is left; 0 if there is none."""
+        size = 0
+        while size < most and self.pays_for(*cost(size + 1)):
+            size += 1
+        return size
 
     # ask/tell ------------------------------------------------------------------------------------------------------
 
@@ -160,6 +198,8 @@ class Rounds(Trajectories):
                 action = f"jump {above.level - edge.level}"
             self._level_of[edge.node] = edge.level
             node = {"id": edge.node, "parent": parent, "level": edge.level, "action": action, "score": scores.get(edge.node)}
+            if work.fuse and above is None:
+                node["particles"] = list(work.fuse.particles)
             self._nodes.append(node | {"reward": outcome.reward if edge.level == 0 else None})
             parent, above = edge.node, edge
         return State(last.node, last.level, -math.inf if value is None else value)
@@ -177,6 +217,6 @@ class Rounds(Trajectories):
         return [
             {name: node[name] for name in ("id", "parent", "level", "action")}
             | {"visits": count[node["id"]], "value": total[node["id"]] / count[node["id"]] if count[node["id"]] else None}
-            | {"score": node["score"]}
+            | {name: node[name] for name in ("score", "particles") if name in node}
             for node in self._nodes
         ]
