@@ -39,13 +39,14 @@ def against_cost(rows: Sequence[dict[str, Any]], what: str, cost: str, pool: dic
     """A score of every arm over its cost, log axis, with intervals; dashed: exact best-of-n of the pools, if given."""
 
     def draw(axis) -> None:
-        for number, (label, own) in enumerate(_by_arm(rows).items()):
+        arms = _by_arm(rows)
+        for number, (label, own) in enumerate(arms.items()):
             points = [(row[cost], *row[what]) for row in own if row[what]]
             if not points:
                 continue
             x, mean, low, high = zip(*points)
             error = [[m - a for m, a in zip(mean, low)], [b - m for m, b in zip(mean, high)]]
-            shift = [v * 1.015 ** (number - len(rows) / 2) if cost == "nfe" else v for v in x]  # so that intervals do not hide each other
+            shift = [v * 1.012 ** (number - (len(arms) - 1) / 2) if cost == "nfe" else v for v in x]  # so that intervals do not hide each other
             style = {"ls": ":", "marker": "D", "ms": 4} if own[0]["oracle"] else {"ls": "-", "marker": "o", "ms": 5}
             axis.errorbar(shift, mean, error, color=_colour(number), capsize=2.5, lw=1.4, elinewidth=1, **style)
         for number, (label, n, means) in enumerate(_pool_lines(pool)):
