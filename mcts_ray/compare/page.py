@@ -10,6 +10,7 @@ from mcts_ray import __version__
 from mcts_ray.compare import plots
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_HELD_AGAINST = (("first", ""), ("best", ", best on validation"))
 _CSS = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
 .plots h3 { margin: 0 0 4px; } .plot { width: 100%; height: auto; }
@@ -87,8 +88,8 @@ def _policies(pool: dict[str, Any] | None) -> str:
 def _table(rows: list[dict[str, Any]], pool: dict[str, Any] | None) -> str:
     columns = ["search", "T", "gold", "difference", "pass", "guide", "NFE", "decodes", "forwards", "busy s", "diversity"]
     if pool:
-        columns[4:4] = ["in sd"]
-        columns += [f"× best-of-n, {escape(pool['first'])}"] + ([f"× best-of-n, best ({escape(pool['best'])})"] if "best" in pool else [])
+        multipliers = [f"compute of best-of-n<small>{escape(pool[what])}{note}</small>" for what, note in _HELD_AGAINST if what in pool]
+        columns[4:4] = ["in sd", *multipliers]
     if any("reward_error" in row for row in rows):
         columns.append("reward error")
     head = "".join(f"<th>{column}</th>" for column in columns)
@@ -107,11 +108,10 @@ def _cells(row: dict[str, Any], pool: dict[str, Any] | None, columns: list[str])
     if pool:
         in_sd = (row.get("difference_sd") or {}).get("gold")
         cells.append("" if in_sd is None else f"{in_sd:+.2f}")
+        cells += [_multiplier(row.get(f"multiplier_{what}")) for what, _ in _HELD_AGAINST if what in pool]
     cells += [_interval(row["passed"], ".2f"), _interval(row["guide"])]
     cells += [f"{row['nfe']:.0f}", f"{row['decodes']:.1f}", f"{row['model_forwards']:.0f}", f"{row['busy_seconds']:.2f}"]
     cells.append(_interval(row["diversity"]))
-    if pool:
-        cells += [_multiplier(row.get(f"multiplier_{what}")) for what in ("first", "best") if what in pool]
     if columns[-1] == "reward error":
         cells.append(_interval(row.get("reward_error"), "+.3f"))
     return cells
@@ -125,7 +125,7 @@ def _interval(value: list[float] | None, form: str = ".3f") -> str:
 
 
 def _multiplier(value: dict[str, Any] | None) -> str:
-    return f"{escape(value['text'])}<small>{escape(value['low'])} … {escape(value['high'])}</small>" if value else ""
+    return f"{escape(value['text'])} ×<small>{escape(value['low'])} … {escape(value['high'])}</small>" if value else ""
 
 
 def _notes(summary: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def against_cost(rows: Sequence[dict[str, Any]], what: str, cost: str, pool: dic
             error = [[m - a for m, a in zip(mean, low)], [b - m for m, b in zip(mean, high)]]
             shift = [v * 1.012 ** (number - (len(arms) - 1) / 2) if cost == "nfe" else v for v in x]  # so that intervals do not hide each other
             style = {"ls": ":", "marker": "D", "ms": 4} if own[0]["oracle"] else {"ls": "-", "marker": "o", "ms": 5}
-            axis.errorbar(shift, mean, error, color=_colour(number), capsize=2.5, lw=1.4, elinewidth=1, **style)
+            axis.errorbar(shift, mean, error, color=_colour(number, arms), capsize=2.5, lw=1.4, elinewidth=1, **style)
         for number, (label, n, means) in enumerate(_pool_lines(pool)):
             axis.plot(n, means, color=_INK, ls=(0, (4, 2 + number)), lw=1, alpha=0.65)
             axis.annotate(label, (n[-1], means[-1]), (3, 0), textcoords="offset points", fontsize=7.5, va="center", annotation_clip=False)
@@ -65,11 +65,12 @@ def anytime(rows: Sequence[dict[str, Any]], column: int, what: str) -> Draw:
     def draw(axis) -> None:
         largest = max(row["times"] for row in rows)
         seen = []
+        arms = _by_arm(rows)
         for number, row in enumerate(r for r in rows if r["times"] == largest):
             points = [(point[0], point[column]) for point in row["curve"] if point[column] is not None]
             if points:
                 seen += [point[0] for point in points]
-                axis.step(*zip(*points), where="post", color=_colour(number), lw=1.5, ls=":" if row["oracle"] else "-")
+                axis.step(*zip(*points), where="post", color=_colour(number, arms), lw=1.5, ls=":" if row["oracle"] else "-")
         axis.set_xscale("log")
         _plain_ticks(axis, seen)
         axis.set(xlabel=f"NFE spent, of {largest} T", ylabel=f"{what} of the best so far")
@@ -83,7 +84,7 @@ def key(rows: Sequence[dict[str, Any]], pool: bool) -> str:
 
     arms = _by_arm(rows)
     parts = [
-        f'<span><i style="border-top:3px {"dotted" if own[0]["oracle"] else "solid"} {_colour(number)};width:20px"></i> {escape(label)}</span>'
+        f'<span><i style="border-top:3px {"dotted" if own[0]["oracle"] else "solid"} {_colour(number, arms)};width:20px"></i> {escape(label)}</span>'
         for number, (label, own) in enumerate(arms.items())
     ]
     if pool:
@@ -104,8 +105,11 @@ def _pool_lines(pool: dict[str, Any] | None) -> list[tuple[str, list[float], lis
     return [(label, [p[0] for p in one["best_of_n"]], [p[1] for p in one["best_of_n"]]) for label, one in pool["policies"].items()]
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _colour(number: int, arms: dict[str, list[dict[str, Any]]]) -> str:
+    """An arm's own colour; an oracle arm has that of the arm that it goes with."""
+    labels = list(arms)
+    plain = labels[number].removesuffix(" (oracle)")
+    return COLOURS[(labels.index(plain) if plain in arms else number) % len(COLOURS)]
 
 
 def _plain_ticks(axis, values: Sequence[float]) -> None:
