@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mcts_ray.compare.figures import interval as interval  # what the studies import from here
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("torch", "diffusers", "transformers", "ray", "pot", "numpy")
@@ -41,14 +43,6 @@ def write(name: str, results: dict) -> Path:
     path.write_text(text + "\n")
     print(text)
     return path
-
-
-def interval(value_P: np.ndarray, draws: int = 4000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over prompts with a 95 % bootstrap interval (prompts resampled): (mean, low, high)."""
-    rng = np.random.default_rng(seed)
-    means = value_P[rng.integers(0, len(value_P), (draws, len(value_P)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return tuple(round(float(v), 4) for v in (value_P.mean(), low, high))
 
 
 def bars(name: str, panels: dict[str, dict[str, float | tuple[float, float, float]]], limits: dict[str, list[float]] | None = None) -> None:

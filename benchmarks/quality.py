@@ -1,127 +1,116 @@
-"""Searches compared at equal cost: gold and pass of the returned image, by algorithm, on test prompts.
+"""Searches compared at equal cost: gold and pass of the returned image, by algorithm, a study on `mcts_ray.compare`.
 
-    python -m benchmarks.quality [--algorithms best-of-n psp mcts] [--times 16] [--prompts 30] [--seeds 3]
+    python -m benchmarks.quality [--study first|screen|main|schedulers] [--prompts 30] [--seeds 3] [--full]
 
-Every search has the budget `--times` x T guided evaluations (NFE), T = 30, and sees the guide alone; the verifier judges the
-image that it returns. Seeds of a prompt are averaged, then intervals are 95 % bootstrap intervals over prompts; `difference` is
-that of the same prompts and seeds from best-of-n. Resumable: groups of searches are kept under runs/ as they end.
+first: best-of-n, psp and mcts at 16 T on medium and hard test prompts. screen: every algorithm, both eta, at 8 T on hard
+validation prompts. main: psp and `--arms` at 2, 4, 8, 16 T on hard test prompts. schedulers: noise, branching angles, grids, T
+and order for best-of-n and mcts at 8 T on hard validation prompts. Intervals are 95 % bootstrap intervals over prompts, seeds
+averaged within a prompt; `difference` is paired with the first arm. Resumable: runs/NAME holds what has ended, rows.csv and
+page.html of the study too; pools of finished samples are shared in runs/pools.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from hashlib import md5
 
 import matplotlib
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, interval, write
-from benchmarks.pool import key
-from mcts_ray import SearchConfig, Searcher
-from mcts_ray.config import parse_setting
-from mcts_ray.scenes import prompts
-from mcts_ray.scenes.scorer import WEIGHTS
+from benchmarks.common import RESULTS, ROOT, write
+from mcts_ray.compare.carry_out import carry_out
+from mcts_ray.compare.design import every_arm
+from mcts_ray.compare.request import make_comparison
 
-GROUP = 30
 LEVELS = 30
-FIGURES = ("gold", "pass", "guide")
 BASE = "best-of-n"
-
-
-def searched(searcher: Searcher, texts: list[str], config: SearchConfig) -> list[dict]:
-    """One row for each prompt: gold, pass and guide of the returned image, and what it cost."""
-    return [
-        {
-            "gold": result.gold,
-            "pass": float(result.passed),
-            "guide": result.best.reward,
-            "nfe": result.ledger.nfe,
-            "decodes": result.ledger.decodes,
-            "seconds": result.ledger.denoiser_seconds + result.scoring_seconds,
-        }
-        for result in searcher.many(texts, config)
-    ]
-
-
-def rows_of(searcher: Searcher, folder, name: str, texts: list[str], config: SearchConfig, label: str) -> list[dict]:
-    """All rows of one algorithm, prompt set and seed; groups that are there already are read."""
-    rows = []
-    for at in range(0, len(texts), GROUP):
-        path = folder / f"{label}-{name}-{config.seed}-{at}-{len(texts[at : at + GROUP])}.json"
-        if not path.exists():
-            found = searched(searcher, texts[at : at + GROUP], config)
-            path.with_suffix(".partial").write_text(json.dumps(found))
-            path.with_suffix(".partial").replace(path)
-            print(f"{label}, {name}, seed {config.seed}: {at + len(found)} of {len(texts)}", flush=True)
-        rows += json.loads(path.read_text())
-    return rows
+_BOTH = ("levels=10", "levels=15", "jump=ays", "order=2", "k=2")  # for best-of-n and mcts; the first arm is T = 30, eta 0
+SCHEDULERS = [
+    BASE, *(f"{BASE},eta={eta}" for eta in (0.5, 1)), *(f"{BASE},{field}" for field in _BOTH),
+    "mcts", *(f"mcts,phi={phi}" for phi in (0.3, 0.9)), *(f"mcts,{field}" for field in _BOTH),
+]  # fmt: skip
+EVERY = [arm.label for arm in every_arm(LEVELS)]
+STUDIES = {  # arms, budgets, sets, split, prompts of each set, seeds, samples of the pools
+    "first": ([BASE, "psp", "mcts"], "16", ["medium", "hard"], "test", 30, 3, 0),
+    "screen": (EVERY, "8", ["hard"], "validation", 40, 1, 0),
+    "main": ([BASE, "psp", "mcts", "fk"], "2,4,8,16", ["hard"], "test", 100, 3, 128),
+    "schedulers": (SCHEDULERS, "8", ["hard"], "validation", 40, 1, 0),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithms", nargs="+", default=[BASE, "psp", "mcts"])
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="SearchConfig fields of mcts")
-    parser.add_argument("--sets", nargs="+", default=["medium", "hard"])
-    parser.add_argument("--split", default="test", choices=("validation", "test"))
-    parser.add_argument("--times", type=int, default=16)
-    parser.add_argument("--prompts", type=int, default=30, help="of each set")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--name", default="quality", help="of the results file")
+    parser.add_argument("--study", default="first", choices=STUDIES)
+    parser.add_argument("--arms", nargs="+", help="other arms, the reference first, as in mcts,phi=0.4")
+    parser.add_argument("--times", help="other budgets, as in 2,4,8,16")
+    parser.add_argument("--prompts", type=int, help="of each set")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--pool", type=int, help="samples per prompt of the pools, 0: none")
+    parser.add_argument("--oracle", action="store_true", help="each arm once more, guided by the verifier")
+    parser.add_argument("--full", action="store_true", help="every algorithm, 2 to 16 T, 100 prompts, 3 seeds, pools of 128")
+    parser.add_argument("--name", help="of the results file")
     args = parser.parse_args()
-    searcher = Searcher.from_pretrained("scenes")
-    settings = dict(parse_setting(text) for text in args.set)
-    weights = f"{key(searcher, LEVELS)}-{md5((WEIGHTS / 'scorer' / 'model.safetensors').read_bytes()).hexdigest()[:8]}"
-    folder = ROOT / "runs" / f"{args.name}-{args.split}-{args.times}-{weights}"
-    folder.mkdir(parents=True, exist_ok=True)
-    table = {}
-    for name in args.sets:
-        texts = prompts(name, args.split)[: args.prompts]
-        values = {}
-        for seed in range(args.seeds):
-            for algorithm in args.algorithms:
-                own = settings if algorithm == "mcts" else {}
-                config = SearchConfig(algorithm=algorithm, budget=args.times * LEVELS, levels=LEVELS, seed=seed, images=1, **own)
-                label = algorithm + "".join(f",{k}={v}" for k, v in own.items())
-                values.setdefault(algorithm, []).append(rows_of(searcher, folder, name, texts, config, label))
-        table[name] = {algorithm: _figures(runs, values.get(BASE)) for algorithm, runs in values.items()}
-    design = {"split": args.split, "times": args.times, "levels": LEVELS, "prompts": args.prompts, "seeds": args.seeds}
-    write(args.name, {**design, "mcts": settings, "interval": "95 % bootstrap over prompts: [mean, low, high]", "rows": table})
-    _plot(table, args)
+    arms, times, sets, split, prompts, seeds, pool = STUDIES[args.study]
+    if args.full:
+        arms, times, prompts, seeds, pool = list(dict.fromkeys([*arms, *EVERY])), "2,4,8,16", 100, 3, 128
+    comparison = make_comparison(
+        args.arms or arms,
+        out=ROOT / "runs" / (args.name or f"quality-{args.study}"),
+        times=args.times or times,
+        set_names=sets,
+        split=split,
+        count=args.prompts or prompts,
+        seeds=args.seeds or seeds,
+        levels=LEVELS,
+        pool=pool if args.pool is None else args.pool,
+        oracle=args.oracle,
+        executor="local",
+        pools=ROOT / "runs" / "pools",
+    )
+    summary = carry_out(comparison, lambda line: print(line, flush=True))
+    design = comparison.design
+    name = args.name or ("quality" if args.study == "first" else f"quality-{args.study}")
+    about = {"split": split, "times": design.times[0] if len(design.times) == 1 else list(design.times), "levels": LEVELS}
+    about |= {"prompts": args.prompts or prompts, "seeds": design.seeds, "mcts": {}}
+    about["interval"] = "95 % bootstrap over prompts: [mean, low, high]"
+    if len(design.times) == 1:
+        table = {name: {row["arm"]: _figures(row) for row in one["rows"]} for name, one in summary["sets"].items()}
+    else:
+        table = {name: {f"{r['arm']} {r['times']}x": _figures(r) for r in one["rows"]} for name, one in summary["sets"].items()}
+    pools = {name: one["pool"] for name, one in summary["sets"].items() if one["pool"]}
+    write(name, {**about, "rows": table, **({"pools": pools} if pools else {})})
+    _plot(summary, name, f"{about['prompts']} {split} prompts a set × {design.seeds} seeds, T = {LEVELS}")
 
 
-def _figures(runs: list[list[dict]], base: list[list[dict]] | None) -> dict:
-    """Figures of one algorithm: means over seeds first, then over prompts."""
-    mean_P = {what: np.mean([[row[what] for row in run] for run in runs], 0) for what in (*FIGURES, "nfe", "decodes", "seconds")}
-    figures = {what: interval(mean_P[what]) for what in FIGURES}
-    if base is not None and base is not runs:
-        for what in FIGURES:
-            figures[f"{what}_difference"] = interval(mean_P[what] - np.mean([[row[what] for row in run] for run in base], 0))
-    return figures | {what: round(float(mean_P[what].mean()), 2) for what in ("nfe", "decodes", "seconds")}
+def _figures(row: dict) -> dict:
+    """The figures of one arm under the names of the results files."""
+    figures = {what: row[known] for what, known in (("gold", "gold"), ("pass", "passed"), ("guide", "guide"))}
+    for what, known in (("gold", "gold"), ("pass", "passed"), ("guide", "guide")):
+        if "difference" in row:
+            figures[f"{what}_difference"] = row["difference"][known]
+    figures |= {"nfe": row["nfe"], "decodes": row["decodes"], "seconds": round(row["busy_seconds"], 2)}
+    more = ("difference_sd", "over_best_of_n_first", "over_best_of_n_best", "multiplier_first", "multiplier_best", "reward_error")
+    return figures | {what: row[what] for what in more if what in row}
 
 
-def _plot(table: dict, args: argparse.Namespace) -> None:
+def _plot(summary: dict, name: str, title: str) -> None:
+    """Gold and pass of every arm and budget, with intervals: a row of panels for each prompt set."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
-    colours = dict(zip(args.algorithms, ("#8a99a6", "#e09f3e", "#2a6f97", "#4c9f70", "#c8553d")))
-    for axis, what in zip(axes, ("gold", "pass"), strict=True):
-        for place, (name, row) in enumerate(table.items()):
-            for number, (algorithm, figures) in enumerate(row.items()):
-                mean, low, high = figures[what]
-                x = place + 0.22 * (number - (len(row) - 1) / 2)
-                axis.errorbar(x, mean, [[mean - low], [high - mean]], fmt="o", ms=7, capsize=4, color=colours[algorithm])
-                axis.annotate(f"{mean:.2f}", (x, mean), (7, -3), textcoords="offset points", fontsize=8)
-        axis.set_xticks(range(len(table)), table)
-        axis.set_xlim(-0.6, len(table) - 0.3)
-        axis.set(title={"gold": "gold: share of facts that hold", "pass": "pass: all facts hold"}[what])
-        axis.grid(alpha=0.2, axis="y")
-    for algorithm, colour in colours.items():
-        axes[0].plot([], [], "o", color=colour, label=algorithm)
-    axes[0].legend(fontsize=8)
-    figure.suptitle(f"{args.prompts} {args.split} prompts a set × {args.seeds} seeds at {args.times} × T", fontsize=10)
-    figure.savefig(RESULTS / f"{args.name}.png", dpi=130)
+    most = max(len(one["rows"]) for one in summary["sets"].values())
+    size = (9, (1 + 0.24 * most) * len(summary["sets"]))
+    figure, axes = plt.subplots(len(summary["sets"]), 2, figsize=size, constrained_layout=True, squeeze=False)
+    for (set_name, one), pair in zip(summary["sets"].items(), axes, strict=True):
+        labels = [f"{row['arm']}  {row['times']}×" for row in one["rows"]]
+        for axis, what in zip(pair, ("gold", "passed"), strict=True):
+            mean, low, high = np.array([row[what] for row in one["rows"]]).T
+            axis.errorbar(mean, range(len(labels)), xerr=[mean - low, high - mean], fmt="o", ms=5, capsize=3, color="#2a6f97")
+            axis.set_yticks(range(len(labels)), labels, fontsize=7)
+            axis.set_title(f"{set_name}: {'share of facts that hold' if what == 'gold' else 'all facts hold'}", fontsize=9)
+            axis.invert_yaxis()
+            axis.grid(alpha=0.2)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(RESULTS / f"{name}.png", dpi=130)
 
 
 if __name__ == "__main__":

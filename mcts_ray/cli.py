@@ -132,6 +132,58 @@ def _dry_run(request, as_json: bool) -> int:
     return 0
 
 
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the comparison; the same command goes on there.")],
+    arm: Annotated[Optional[list[str]], typer.Option(metavar="NAME[,FIELD=VALUE...]", help="A search to compare; the first is the reference. [best-of-n, psp, mcts]")] = None,
+    times: Annotated[Optional[str], typer.Option(metavar="N,N...", help="Budgets in multiples of T. [8]")] = None,
+    prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="JSONL with a prompt field, CSV or TSV with a Prompts column, or one a line.")] = None,
+    set_name: Annotated[Optional[list[str]], typer.Option(help="Prompts of scenes: easy, medium or hard. [hard]")] = None,
+    split: Annotated[str, typer.Option(help="Of scenes: test or validation.")] = "test",
+    count: Annotated[Optional[int], typer.Option(min=1, help="Prompts of each set. [20]")] = None,
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Searches of each prompt. [1]")] = None,
+    levels: Annotated[int, typer.Option(min=1, help="T, denoising levels of a full trajectory.")] = 30,
+    images: Annotated[int, typer.Option(min=1, help="Images that a search returns.")] = 4,
+    model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
+    reward: Annotated[Optional[str], typer.Option(help="The guide: what searches see. [scenes]")] = None,
+    gold: Annotated[Optional[str], typer.Option(help="The judge they never see: a reward, MODULE:FUNCTION or verifier. [verifier]")] = None,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Each arm once more, guided by the gold judge.")] = False,
+    pool: Annotated[int, typer.Option(min=0, metavar="N", help="Finished samples per prompt for best-of-n of every n; 0: none.")] = 0,
+    policy: Annotated[Optional[list[str]], typer.Option(metavar="FIELD=VALUE", help="Jump policies of pools. [k=1, k=2, k=4, jump=ays]")] = None,
+    validation: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Prompts to choose the policy on. [scenes: those of its split]")] = None,
+    validation_count: Annotated[Optional[int], typer.Option(min=1, help="How many of them. [40]")] = None,
+    pools: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Folder of pools, to share them. [DIR/pools]")] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="A SearchConfig field of all arms.")] = None,
+    group: Annotated[int, typer.Option(min=1, help="Prompts that are searched together and kept together.")] = 30,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    executor: Annotated[str, typer.Option(help="ray: by actors; local: in this process.")] = "ray",
+    workers: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Denoisers. [one for each GPU, at least 1]")] = None,
+    address: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="Ray cluster.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="All algorithms with both eta; 2, 4, 8, 16 T; 100 prompts; 3 seeds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> int:
+    """Compare searches at equal cost: gold and guide apart, with intervals, and the compute that best-of-n would need."""
+    from mcts_ray.compare.request import make_comparison
+
+    scale = dict(times=times, prompts_file=prompts, set_names=set_name or [], split=split, count=count, seeds=seeds)
+    scale |= dict(levels=levels, images=images, oracle=oracle, full=full, group=group)
+    judges = dict(model=model, reward=reward, gold=gold, settings=set_ or [])
+    reference = dict(pool=pool, policies=policy or [], validation_file=validation, validation_count=validation_count, pools=pools)
+    where = dict(device=device, dtype=dtype, executor=executor, workers=workers, address=address)
+    comparison = make_comparison(arm or [], out=out, **scale, **judges, **reference, **where)
+    from mcts_ray.compare.carry_out import carry_out
+    from mcts_ray.report.terminal import comparison_text
+
+    try:
+        summary = carry_out(comparison, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        _say(f"interrupted; the same command goes on in {out}")
+        return 1
+    typer.echo(json.dumps({"out": str(out), **summary}) if as_json else comparison_text(summary, out))
+    return 0
+
+
 @train.command("scenes")
 def train_scenes(
     part: Annotated[str, typer.Option(help="autoencoder, unet, scorer or all.")] = "all",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcts_ray.report.run import image_paths
@@ -68,6 +69,20 @@ def estimate_text(estimate: Estimate) -> str:
     if estimate.seconds is None:
         return f"{text}; time and memory are known once the weights are on this machine"
     return f"{text}; about {estimate.seconds:.1f} s and {estimate.memory / 2**30:.1f} GiB here"
+
+
+def comparison_text(summary: dict, out: Path) -> str:
+    """The gold of every arm of a comparison, and where the rest is."""
+    lines = []
+    for name, one in summary["sets"].items():
+        lines.append(f"{name}, {one['prompts']} prompts")
+        width = max(len(row["arm"]) for row in one["rows"])
+        for row in one["rows"]:
+            gold = "no image" if row["gold"] is None else "gold {:.3f} [{:.3f}, {:.3f}]".format(*row["gold"])
+            best = row.get("multiplier_best")
+            more = f" · {best['text']} x the compute of best-of-n" if best else ""
+            lines.append(f"  {row['times']:>3}x  {row['arm']:<{width}}  {gold} · {row['nfe']:.0f} NFE{more}")
+    return "\n".join([*lines, f"  {out / 'page.html'}"])
 
 
 def training_line(part: str, progress) -> str:

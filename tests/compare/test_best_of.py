@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from benchmarks.best_of_n import best_of
+from mcts_ray.compare.figures import best_of
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6])

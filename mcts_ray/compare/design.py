@@ -1,0 +1,189 @@
+"""What is compared: arms x budgets x prompts x seeds, as plain data that is checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcts_ray import __version__
+from mcts_ray.checks import check_algorithm
+from mcts_ray.compare.judge import as_reward
+from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_setting
+from mcts_ray.diffusion.resolve import Model
+from mcts_ray.report.run import write_json
+from mcts_ray.reward import parse_reward
+from mcts_ray.search import ALGORITHMS
+
+POLICIES = ("k=1", "k=2", "k=4", "jump=ays")
+FILE = "design.json"
+_OWN = ("algorithm", "budget", "max_seconds", "max_decodes", "seed", "images", "reward", "in_flight")  # the comparison's
+_ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One search to compare: an algorithm with fields of its SearchConfig; `oracle`: guided by the gold judge."""
+
+    label: str
+    algorithm: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    oracle: bool = False
+
+
+@dataclass(frozen=True)
+class Design:
+    """A comparison. Budgets are `times` x `levels` NFE; `sets` and `validation` hold prompts by the name of their set.
+
+    pool: finished samples per prompt and jump policy, from which best-of-n for every n follows (0: none); the policy is
+    chosen on `validation`. weights, reward_weights: what stands for the files of the model, and of guide and gold judge.
+    images: how many are returned.
+    """
+
+    arms: tuple[Arm, ...]
+    times: tuple[int, ...]
+    seeds: int
+    levels: int
+    sets: dict[str, list[str]]
+    model: str
+    weights: str
+    reward: str
+    gold: str
+    reward_weights: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    images: int = 4
+    group: int = 30
+    pool: int = 0
+    policies: tuple[Arm, ...] = ()
+    validation: dict[str, list[str]] = field(default_factory=dict)
+    version: str = __version__
+
+    def config(self, arm: Arm, times: int, seed: int) -> SearchConfig:
+        """The search of one cell. Every image is kept, so that the gold of each best one on the way is known."""
+        budget = times * self.levels
+        reward = as_reward(self.gold) if arm.oracle else self.reward
+        own = {"algorithm": arm.algorithm, "budget": budget, "seed": seed, "images": max(budget, self.images), "reward": reward}
+        return make_config({"levels": self.levels, **self.settings, **arm.fields, **own}, f"arm {arm.label}: ")
+
+    def pool_config(self, policy: Arm) -> SearchConfig:
+        """`pool` independent trajectories of a jump policy; every sample is kept, so the cheapest reward will do."""
+        fields = {"levels": self.levels, **self.settings, **policy.fields, "algorithm": "best-of-n"}
+        cost = make_config(fields, f"policy {policy.label}: ").trajectory_nfe
+        count = self.pool or 1
+        return make_config({**fields, "budget": count * cost, "images": count, "reward": "jpeg", "in_flight": 64})
+
+    def check(self) -> None:
+        """ValueError for the first cell that cannot be."""
+        for times in self.times:
+            for arm in self.arms:
+                self.config(arm, times, 0)
+        for policy in self.policies:
+            self.pool_config(policy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to design.json."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def open_folder(design: Design, out: Path) -> None:
+    """Make `out` the folder of a design, or see that it is already. ValueError for one that holds something else."""
+    check_folder(design, out)
+    try:
+        (out / "groups").mkdir(parents=True, exist_ok=True)
+        write_json(out / FILE, design.to_dict())
+    except OSError as error:
+        raise ValueError(f"comparison folder {out} cannot be written ({error.strerror})") from error
+
+
+def check_folder(design: Design, out: Path) -> None:
+    """ValueError unless `out` is empty, not there, or holds this very design."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        there = json.loads((out / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"folder {out} holds something else than a comparison; choose another one") from None
+    asked = design.to_dict()
+    changed = [name for name in asked if not isinstance(there, dict) or there.get(name) != asked[name]]
+    if changed:
+        raise ValueError(f"folder {out} holds a comparison of another design ({', '.join(changed)} differ); choose another one")
+
+
+def parse_arm(text: str, what: str = "arm") -> Arm:
+    """`NAME[,field=value...]`; lists may hold commas, as in jump_table=[1,1,2]."""
+    name, *parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    check_algorithm(name)
+    fields = {}
+    for part in parts:
+        try:
+            field_name, value = parse_setting(part)
+        except ConfigError as error:
+            raise ValueError(f"{what} {text!r}: {str(error).removeprefix('--set ')}") from error
+        if field_name in _OWN:
+            raise ValueError(f"{what} {text!r}: {field_name} is the same for all; leave it out")
+        if field_name not in SearchConfig.model_fields:
+            near = difflib.get_close_matches(field_name, SearchConfig.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see `mcts-ray search --help` for the fields"
+            raise ValueError(f"{what} {text!r}: there is no field {field_name!r}; {hint}")
+        fields[field_name] = value
+    return Arm(",".join([name, *parts]), name, fields)
+
+
+def parse_policy(text: str) -> Arm:
+    """`field=value[,...]`: how the trajectories of a pool go."""
+    arm = parse_arm(f"best-of-n,{text}", "policy")
+    return Arm(arm.label.removeprefix("best-of-n,"), "best-of-n", arm.fields)
+
+
+def every_arm(levels: int) -> list[Arm]:
+    """All algorithms, each with both eta where the algorithm allows them; the first is the reference."""
+    arms = []
+    for name in ALGORITHMS:
+        for eta in (0, 1):
+            try:
+                config = make_config({"algorithm": name, "levels": levels, "eta": eta})
+            except ConfigError:
+                continue
+            arms.append(Arm(f"{name},eta={eta}", name, {"eta": config.eta}))
+    return arms
+
+
+def with_oracles(arms: Sequence[Arm]) -> list[Arm]:
+    """Each arm, then the same one guided by the gold judge."""
+    return [*arms, *(Arm(f"{arm.label} ({_ORACLE})", arm.algorithm, arm.fields, oracle=True) for arm in arms)]
+
+
+def parse_times(text: str) -> tuple[int, ...]:
+    """Budgets in multiples of T, as in 2,4,8,16."""
+    try:
+        times = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise ValueError(f"--times {text!r} must be whole numbers, as in 2,4,8,16") from None
+    if times[0] < 1:
+        raise ValueError(f"--times {text!r}: a budget is at least 1 times T")
+    return times
+
+
+def model_key(model: Model) -> str:
+    """What stands for a model: of a local one its weights, of one from the hub its name."""
+    return _digest(sorted(Path(model.source).rglob("*.safetensors"))) if model.local else model.name
+
+
+def reward_key(*rewards: str) -> str:
+    """What stands for the weights of rewards: those of the shipped scorer where it is used."""
+    used = any(term.name == "scenes" for reward in rewards for term in parse_reward(reward))
+    return _digest(sorted((Path(__file__).parents[1] / "scenes" / "weights" / "scorer").rglob("*.safetensors"))) if used else ""
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        with open(file, "rb") as data:
+            while block := data.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Pools of finished samples: best-of-n for every n, by each jump policy, without a search for each.
+
+    pools/SET-SPLIT-POLICY-AT-KEY.npz     images (prompts, samples, H, W, 3) of a group, in the order in which they were drawn
+
+KEY stands for all that images depend on, so pools may be shared by comparisons; another guide or judge needs only new scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mcts_ray.compare.design import Arm, Design
+from mcts_ray.compare.figures import best_of, best_of_each, within_sd
+from mcts_ray.compare.run import Report, judged
+from mcts_ray.request import slug
+from mcts_ray.reward import Reward
+from mcts_ray.searcher import Searcher
+
+GROUP = 4
+MAIN, VALIDATION = "main", "validation"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scores (P, N) of the samples of one prompt set by one policy; `cost`: NFE of a sample."""
+
+    policy: str
+    cost: int
+    guide_PN: np.ndarray
+    gold_PN: np.ndarray
+
+    @property
+    def reach_PN(self) -> np.ndarray:
+        """Gold of best-of-n by the guide for n = 1 ... N."""
+        return best_of_each(self.guide_PN, self.gold_PN)
+
+    @property
+    def sd(self) -> dict[str, float]:
+        """Standard deviation of single samples within a prompt."""
+        return {"guide": within_sd(self.guide_PN), "gold": within_sd(self.gold_PN)}
+
+    def at(self, nfe: int) -> np.ndarray:
+        """Gold of best-of-n at a budget (P,): NaN if it pays for no sample or for more than there are."""
+        n = nfe // self.cost
+        if not 1 <= n <= self.gold_PN.shape[1]:
+            return np.full(len(self.gold_PN), np.nan)
+        return best_of(self.guide_PN, self.gold_PN, n)
+
+
+def pools(
+    design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, split: str = MAIN, report: Report = lambda line: None
+) -> dict[str, list[Pool]]:
+    """The pool of each policy by prompt set; what is there already is read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = design.sets if split == MAIN else design.validation
+    found: dict[str, list[Pool]] = {}
+    for name, texts in sets.items():
+        label = f"{slug(name)}-{split}"
+        found[name] = [_pool(design, searcher, guide, gold, folder, label, texts, policy, report) for policy in design.policies]
+    return found
+
+
+def best_policy(validation: list[Pool], budgets: list[int]) -> str:
+    """The policy whose best-of-n has the highest gold, averaged over the budgets that all pools reach.
+
+    Where there is no such budget, the one that reaches most with its whole pool.
+    """
+    shared = [b for b in budgets if all(1 <= b // pool.cost <= pool.gold_PN.shape[1] for pool in validation)]
+    if shared:
+        values = [np.mean([pool.at(b).mean() for b in shared]) for pool in validation]
+    else:
+        values = [pool.reach_PN.mean(0)[-1] for pool in validation]
+    return validation[int(np.argmax(values))].policy
+
+
+def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report) -> Pool:
+    config = design.pool_config(policy)
+    scores = []
+    for at in range(0, len(texts), GROUP):
+        group = texts[at : at + GROUP]
+        key = _key([design.weights, config.model_dump(mode="json"), group])
+        path = folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"
+        if not path.exists():
+            _save(path, images=_sample(searcher, group, config))
+            report(f"pool of {label}, {policy.label}: {at + len(group)} of {len(texts)} prompts")
+        scores.append(_scores(path, group, guide, gold, _key([design.reward, design.gold, design.reward_weights])))
+    guide_PN, gold_PN = (np.concatenate(part) for part in zip(*scores))
+    return Pool(policy.label, config.trajectory_nfe, guide_PN, gold_PN)
+
+
+def _sample(searcher: Searcher, texts: list[str], config) -> np.ndarray:
+    """Images uint8 (P, N, H, W, 3) in the order in which they were drawn; a failed sample ends the run."""
+    images = []
+    for result in searcher.many(texts, config):
+        if result.errors:
+            raise RuntimeError(f"a sample of the pool failed: {result.errors[0]}")
+        order = np.argsort([c.nfe for c in result.candidates], kind="stable")  # not best first
+        images.append(np.stack([np.asarray(result.images[i]) for i in order]))
+    return np.stack(images)
+
+
+def _scores(path: Path, texts: list[str], guide: Reward, gold: Reward, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Guide and gold (P, N) of a file of images, kept beside it."""
+    kept = path.with_name(f"{path.stem}.scores-{key}.npz")
+    if not kept.exists():
+        with np.load(path) as data:
+            images_PN = data["images"]
+        guide_PN, gold_PN = (
+            np.array([judged(reward, images, text) for images, text in zip(images_PN, texts, strict=True)], np.float64)
+            for reward in (guide, gold)
+        )
+        if not np.isfinite(guide_PN).all() or not np.isfinite(gold_PN).all():
+            raise RuntimeError(f"the guide or the gold judge gave no score for a sample of the pool in {path.name}")
+        _save(kept, guide=guide_PN, gold=gold_PN)
+    with np.load(kept) as data:
+        return data["guide"], data["gold"]
+
+
+def _key(value) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)

@@ -1,0 +1,56 @@
+"""Figures of made-up rows."""
+
+import numpy as np
+import pytest
+
+from mcts_ray.compare.design import Design, parse_arm, parse_policy
+from mcts_ray.compare.pool import Pool, best_policy
+from mcts_ray.compare.summary import anytime, per_prompt, summarise
+
+RNG = np.random.default_rng(0)
+PROMPTS = 30
+GUIDE_PN = RNG.random((PROMPTS, 32))
+POOLS = [Pool("k=1", 10, GUIDE_PN, GUIDE_PN), Pool("k=2", 5, GUIDE_PN, GUIDE_PN + 0.01)]
+
+
+def _row(arm, prompt, seed, gold):
+    costs = {"nfe": 80, "decodes": 8, "model_forwards": 160, "busy_seconds": 1.0}
+    scores = {"guide": gold, "gold": gold, "passed": 0.0, "diversity": None}
+    return {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
+
+
+def _design(*arms):
+    settings = dict(model="scenes", weights="", reward="scenes", gold="verifier", pool=32)
+    policies = (parse_policy("k=1"), parse_policy("k=2"))
+    return Design(tuple(map(parse_arm, arms)), (8,), 2, 10, {"made": ["a ring"] * PROMPTS}, policies=policies, **settings)
+
+
+def test_best_of_n_by_the_best_policy_is_told_apart_from_the_tree():
+    by_hand = POOLS[0].at(80)
+    rows = [_row("best-of-n", p, s, by_hand[p]) for p in range(PROMPTS) for s in range(2)]
+    rows += [_row("mcts", p, s, by_hand[p] + 0.02) for p in range(PROMPTS) for s in range(2)]
+    one = summarise(_design("best-of-n", "mcts"), rows, {"made": POOLS}, {"made": POOLS})["sets"]["made"]
+    plain, tree = one["rows"]
+    assert one["pool"]["best"] == "k=2" and one["pool"]["first"] == "k=1"
+    assert plain["multiplier_first"]["ratio"] == pytest.approx(1) and "difference" not in plain
+    assert plain["multiplier_best"]["ratio"] < tree["multiplier_best"]["ratio"] < tree["multiplier_first"]["ratio"]
+    assert tree["difference"]["gold"] == pytest.approx((0.02, 0.02, 0.02))
+    assert tree["difference_sd"]["gold"] == pytest.approx(0.02 / POOLS[0].sd["gold"], abs=1e-3)
+
+
+def test_the_best_policy_is_that_of_the_validation_prompts():
+    assert best_policy(POOLS, [40, 80]) == "k=2"
+    assert best_policy([POOLS[0], Pool("k=2", 5, -GUIDE_PN, GUIDE_PN)], [40, 80]) == "k=1"
+    assert best_policy(POOLS, [10_000]) == "k=2"
+
+
+def test_seeds_are_averaged_within_a_prompt_and_failures_left_out():
+    rows = [_row("mcts", 0, 0, 0.0), _row("mcts", 0, 1, 1.0), _row("mcts", 1, 0, None)]
+    np.testing.assert_array_equal(per_prompt(rows, "gold", 2), [0.5, np.nan])
+
+
+def test_anytime_curves_begin_where_every_search_has_an_image():
+    rows = [{"curve": [[10, 0.0, 0.2], [40, 1.0, None]]}, {"curve": [[20, 0.5, 0.4]]}]
+    curve = anytime(rows, 80)
+    assert curve[0] == [20, 0.25, 0.3] and curve[-1] == [80, 0.75, None]
+    assert anytime([{"curve": []}], 80) == []
