@@ -18,7 +18,8 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-NOISY = {"fk"}  # algorithms whose states part by the noise of their jumps
+NOISY = {"fk", "dts", "dts-star"}  # algorithms whose states part by the noise of their jumps
+TREES = {"dts", "dts-star"}  # algorithms of diffusion tree sampling
 SCORED = {"psp", "fk"}  # algorithms that rank unfinished states
 
 
@@ -53,7 +54,7 @@ class SearchConfig(BaseModel):
         ge=0,
         le=1,
         description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
-        "must part by noise (fk), otherwise 0.",
+        "must part by noise (fk, dts), otherwise 0.",
     )
     step_reward: Literal["none", "x0"] | None = Field(
         None,
@@ -64,7 +65,7 @@ class SearchConfig(BaseModel):
     )
     offspring: int | None = Field(None, ge=1, description="Children drawn from a state. None: as in the algorithm's paper.")
     strength: float | None = Field(
-        None, gt=0, description="fk: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper."
+        None, gt=0, description="fk, dts: lambda, of the target p(x) exp(lambda reward). None: as in the algorithm's paper."
     )
     potential: Literal["diff", "max", "add"] | None = Field(None, description="fk: what a particle's scores make of its weight. [max]")
     score_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
@@ -89,11 +90,13 @@ class SearchConfig(BaseModel):
     backup: Literal["mean", "max", "soft"] = Field("mean", description="mcts: how rewards make the value of the nodes above.")
     soft_strength: float = Field(4.0, gt=0, description="mcts: lambda of the soft backup, per unit of reward.")
     soft_across: Literal["max", "mean"] = Field("max", description="mcts: how the soft backup joins children of different jumps.")
-    explore: float = Field(
-        0.3, ge=0, description="mcts: beta, the weight of exploration in standard deviations of the returns."
+    explore: float | None = Field(
+        None,
+        ge=0,
+        description="Weight of exploration; mcts: beta, in standard deviations of the returns [.3], dts-star: c, in units of reward [1].",
     )
-    widen_c: float = Field(2.0, gt=0, description="mcts: C of progressive widening, children < C visits^a.")
-    widen_a: float = Field(0.5, ge=0, le=1, description="mcts: a of progressive widening, children < C visits^a.")
+    widen_c: float | None = Field(None, gt=0, description="C of progressive widening, children < C visits^a; mcts [2], dts [1].")
+    widen_a: float | None = Field(None, ge=0, le=1, description="a of progressive widening, children < C visits^a. [.5]")
     in_flight_share: float = Field(
         0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
     )
@@ -142,8 +145,8 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
         if self.algorithm == "psp" and self.max_decodes is not None and self.max_decodes < 3:
             raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
-        if self.algorithm == "best-of-n" and self.step_reward == "x0":
-            raise ValueError("best-of-n uses no step scores; leave step_reward at none")
+        if self.algorithm in {"best-of-n", *TREES} and self.step_reward == "x0":
+            raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self
@@ -199,6 +202,9 @@ class SearchConfig(BaseModel):
             "in_flight": max(1, budget // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
             "eta": 1.0 if self.algorithm in NOISY else 0.0,
+            "explore": 1.0 if self.algorithm in TREES else 0.3,
+            "widen_c": 1.0 if self.algorithm in TREES else 2.0,
+            "widen_a": 0.5,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

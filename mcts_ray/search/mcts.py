@@ -234,21 +234,7 @@ class MCTS(Search):
 
     def nodes(self) -> list[dict]:
         """Every node, those in flight included (0 visits, no value); a fused one names its `particles`."""
-        root = self.tree.root
-        return [
-            {
-                "id": node.id,
-                "parent": None if node.parent is root else node.parent.id,
-                "level": node.level,
-                "action": node.action,
-                "visits": node.visits,
-                "value": node.value if node.returns else None,
-                "phi": node.phi,
-                "score": node.score,
-                **({"particles": list(node.particles)} if node.particles else {}),
-            }
-            for node in self.tree
-        ]
+        return self.tree.rows()
 
 
 def _named(plan: Iterable[State], id: str) -> list[State]:
