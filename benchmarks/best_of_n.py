@@ -10,23 +10,15 @@ the r-th best (r = 0, 1, …) is the best of a random subset with probability C(
 from __future__ import annotations
 
 import argparse
-from math import comb
 
 import matplotlib
 import numpy as np
 
 from benchmarks import pool
 from benchmarks.common import RESULTS, interval, write
+from mcts_ray.replay import best_of
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-
-
-def best_of(rank_by_PN: np.ndarray, value_PN: np.ndarray, n: int) -> np.ndarray:
-    """Expected value of the sample that `rank_by` puts first among n drawn without replacement: (P,)."""
-    count = rank_by_PN.shape[1]
-    order = np.argsort(-rank_by_PN, 1, kind="stable")
-    chance = np.array([comb(count - 1 - r, n - 1) / comb(count, n) for r in range(count)])
-    return np.take_along_axis(value_PN, order, 1) @ chance
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks import pool
-from benchmarks.best_of_n import best_of
+from mcts_ray.replay import best_of
 from benchmarks.common import bars, interval, write
 
 
