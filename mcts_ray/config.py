@@ -111,6 +111,9 @@ class SearchConfig(BaseModel):
     particles: Literal["keep", "retire"] = Field(
         "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
     )
+    record_scores: bool = Field(
+        False, description="Score every state, which costs a decode each but no NFE, and write scores.npz for `mcts-ray replay`."
+    )
     guidance: float | None = Field(
         None, ge=0, description="Classifier-free guidance scale, 1 or less: off; None: 3.0 for scenes, 7.5 for other models."
     )
@@ -147,6 +150,8 @@ class SearchConfig(BaseModel):
             raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
         if self.algorithm in {"best-of-n", *TREES} and self.step_reward == "x0":
             raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none")
+        if self.record_scores and self.max_decodes is not None:
+            raise ValueError("record_scores decodes every state; leave max_decodes unset")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self

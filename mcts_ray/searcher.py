@@ -160,6 +160,7 @@ class Searcher:
             thumbnails=found.thumbnails,
             refusals=found.refusals,
             scoring_seconds=found.scoring_seconds,
+            scores=found.scores,
         )
 
 

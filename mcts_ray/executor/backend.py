@@ -64,6 +64,7 @@ class Found:
     """What is left of a search: everything a result is made of.
 
     first: the node of the image that was finished first. gallery: images (H, W, 3) uint8 by node, of `best` and `first`.
+    scores: recorded step scores by node.
     """
 
     best: tuple[Candidate, ...]
@@ -76,6 +77,7 @@ class Found:
     errors: tuple[str, ...]
     refusals: Mapping[str, int]
     scoring_seconds: float
+    scores: Mapping[str, float]
 
     @classmethod
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
@@ -92,6 +94,7 @@ class Found:
             errors=tuple(search.errors),
             refusals=dict(search.refusals),
             scoring_seconds=job.scoring_seconds,
+            scores=search.scores,
         )
 
 
