@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -111,6 +111,12 @@ class SearchConfig(BaseModel):
     particles: Literal["keep", "retire"] = Field(
         "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
     )
+    prune: tuple[Literal["statistical", "stages", "gain"], ...] = Field(
+        (), description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain; none by default."
+    )
+    prune_gains: tuple[float, ...] | None = Field(
+        None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
+    )
     record_scores: bool = Field(
         False, description="Score every state, which costs a decode each but no NFE, and write scores.npz for `mcts-ray replay`."
     )
@@ -163,6 +169,21 @@ class SearchConfig(BaseModel):
                 f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE "
                 f"({self._stride_words})"
             )
+        return self
+
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _one_rule(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _pruning_fits(self) -> SearchConfig:
+        if self.prune and self.algorithm != "mcts":
+            raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
+        if ("gain" in self.prune) != (self.prune_gains is not None):
+            raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
+        if self.prune_gains is not None and len(self.prune_gains) != self.levels:
+            raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")
         return self
 
     @model_validator(mode="after")

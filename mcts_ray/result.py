@@ -25,6 +25,7 @@ class SearchResult:
     thumbnails: a small JPEG of each of them, by node. refusals: how often a fusion was refused, by reason.
     scoring_seconds: busy time of decoding and rewarding, beside the ledger's `denoiser_seconds`.
     scores: with `record_scores` the step score of every evaluated state that has one, by node.
+    pruning: how many nodes were pruned, revived and evicted; empty without `prune`.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class SearchResult:
     refusals: Mapping[str, int] = field(default_factory=dict)
     scoring_seconds: float = 0.0
     scores: Mapping[str, float] = field(default_factory=dict)
+    pruning: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def best(self) -> Candidate | None:

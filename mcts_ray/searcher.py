@@ -161,6 +161,7 @@ class Searcher:
             refusals=found.refusals,
             scoring_seconds=found.scoring_seconds,
             scores=found.scores,
+            pruning=found.pruning,
         )
 
 

@@ -140,6 +140,7 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "images": [str(path) for path in image_paths(run_dir, result)] if run_dir else [],
         "ledger": result.ledger.to_dict(),
         "tree": tree_summary(result.tree["nodes"]),
+        **({"pruning": dict(result.pruning)} if result.pruning else {}),
     }
 
 

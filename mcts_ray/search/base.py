@@ -185,6 +185,7 @@ class Search(ABC):
         self.finished: list[Candidate] = []
         self.errors: list[str] = []
         self.refusals: Counter[str] = Counter()
+        self.pruning: dict[str, int] = {}
         self.record_scores = False
         self.scores: dict[str, float] = {}
         self._in_flight: dict[str, Work] = {}
@@ -260,6 +261,10 @@ class Search(ABC):
         again = replace(self._in_flight[work], epoch=self._in_flight[work].epoch + 1)
         self._in_flight[work] = again
         return self._recorded(again)
+
+    def released(self) -> list[str]:
+        """Nodes whose kept states are needed no more, each named once."""
+        return []
 
     def tick(self, seconds: float) -> None:
         """Set the clock: wall time since the first ask. From `max_seconds` on nothing more is asked for."""

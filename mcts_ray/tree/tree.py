@@ -101,7 +101,7 @@ class Tree:
             parent.open = False
 
     def rows(self) -> list[dict]:
-        """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles`."""
+        """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles`, pruned ones say so."""
         return [
             {
                 "id": node.id,
@@ -113,6 +113,7 @@ class Tree:
                 "phi": node.phi,
                 "score": node.score,
                 **({"particles": list(node.particles)} if node.particles else {}),
+                **({"pruned": True} if node.pruned else {}),
             }
             for node in self
         ]
