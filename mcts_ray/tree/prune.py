@@ -54,6 +54,7 @@ class Pruner:
         self.counts = {"pruned": 0, "revived": 0, "evicted": 0}
         self.released: list[str] = []
         self._since: dict[Node, int] = {}  # pruned nodes that may come back, and what had been spent when they were pruned
+        self._evicted: set[Node] = set()
         self._halvings = list(pruning.halvings) if "stages" in pruning.rules else []
 
     def update(self, leaf: Node, spent: int) -> None:
@@ -110,8 +111,8 @@ class Pruner:
         for node in [node for node, since in self._since.items() if since <= limit and not node.in_flight]:
             for below in _subtree(node):
                 self._since.pop(below, None)
-                if below.open:
-                    below.open = False
+                if below.open and below not in self._evicted:
+                    self._evicted.add(below)
                     self.released.append(below.id)
                     self.counts["evicted"] += 1
 
