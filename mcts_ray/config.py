@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,8 +18,9 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-# Algorithms whose states part by the noise of their jumps, and those that rank unfinished states.
-NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon"}
+# Algorithms whose states part by the noise of their jumps, those of them that are trees, and those that rank unfinished states.
+NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
+TREES = {"dts", "dts-star"}
 SCORED = {"psp", "fk", "smc-tempered", "bfs", "svdd", "beam", "dfs", "rbf", "nts", "demon"}
 
 
@@ -74,7 +75,8 @@ class SearchConfig(BaseModel):
     strength: float | None = Field(
         None,
         gt=0,
-        description="lambda, of the target p(x) exp(lambda reward), for fk, smc-tempered and bfs [10]; 1 / alpha of svdd [the best child].",
+        description="lambda, of the target p(x) exp(lambda reward), for fk, smc-tempered and bfs [10], dts and dts-star [1]; 1 / alpha of "
+        "svdd [the best child].",
     )
     potential: Literal["diff", "max", "add", "current"] | None = Field(
         None, description="fk, bfs, smc-tempered: what a particle's scores make of its weight. [max, max, diff]"
@@ -123,11 +125,13 @@ class SearchConfig(BaseModel):
     backup: Literal["mean", "max", "soft"] = Field("mean", description="mcts: how rewards make the value of the nodes above.")
     soft_strength: float = Field(4.0, gt=0, description="mcts: lambda of the soft backup, per unit of reward.")
     soft_across: Literal["max", "mean"] = Field("max", description="mcts: how the soft backup joins children of different jumps.")
-    explore: float = Field(
-        0.3, ge=0, description="mcts: beta, the weight of exploration in standard deviations of the returns."
+    explore: float | None = Field(
+        None,
+        ge=0,
+        description="Weight of exploration; mcts: beta, in standard deviations of the returns [.3], dts-star: c, in units of reward [1].",
     )
-    widen_c: float = Field(2.0, gt=0, description="mcts: C of progressive widening, children < C visits^a.")
-    widen_a: float = Field(0.5, ge=0, le=1, description="mcts: a of progressive widening, children < C visits^a.")
+    widen_c: float | None = Field(None, gt=0, description="C of progressive widening, children < C visits^a; mcts [2], dts [1].")
+    widen_a: float | None = Field(None, ge=0, le=1, description="a of progressive widening, children < C visits^a. [.5]")
     in_flight_share: float = Field(
         0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
     )
@@ -141,6 +145,15 @@ class SearchConfig(BaseModel):
     fuse_depth: int = Field(1, ge=1, description="mcts: how many noises in a row on one path may be fused.")
     particles: Literal["keep", "retire"] = Field(
         "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
+    )
+    prune: tuple[Literal["statistical", "stages", "gain"], ...] = Field(
+        (), description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain; none by default."
+    )
+    prune_gains: tuple[float, ...] | None = Field(
+        None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
+    )
+    record_scores: bool = Field(
+        False, description="Score every state, which costs a decode each but no NFE, and write scores.npz for `mcts-ray replay`."
     )
     guidance: float | None = Field(
         None, ge=0, description="Classifier-free guidance scale, 1 or less: off; None: 3.0 for scenes, 7.5 for other models."
@@ -176,8 +189,10 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
         if self.algorithm == "psp" and self.max_decodes is not None and self.max_decodes < 3:
             raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
-        if self.algorithm == "best-of-n" and self.step_reward == "x0":
-            raise ValueError("best-of-n uses no step scores; leave step_reward at none")
+        if self.algorithm in {"best-of-n", *TREES} and self.step_reward == "x0":
+            raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none")
+        if self.record_scores and self.max_decodes is not None:
+            raise ValueError("record_scores decodes every state; leave max_decodes unset")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self
@@ -189,6 +204,21 @@ class SearchConfig(BaseModel):
                 f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE "
                 f"({self._stride_words})"
             )
+        return self
+
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _one_rule(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _pruning_fits(self) -> SearchConfig:
+        if self.prune and self.algorithm != "mcts":
+            raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
+        if ("gain" in self.prune) != (self.prune_gains is not None):
+            raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
+        if self.prune_gains is not None and len(self.prune_gains) != self.levels:
+            raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")
         return self
 
     @model_validator(mode="after")
@@ -233,6 +263,9 @@ class SearchConfig(BaseModel):
             "in_flight": max(1, budget // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
             "eta": 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0,
+            "explore": 1.0 if self.algorithm in TREES else 0.3,
+            "widen_c": 1.0 if self.algorithm in TREES else 2.0,
+            "widen_a": 0.5,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

@@ -42,6 +42,7 @@ def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
     policy = make_policy(config, lambda: range(config.levels, 0, -apart))
     setting = Setting("", levels=config.levels)
     search = ALGORITHMS[config.algorithm].from_config("dry", setting, config, no_noise, policy)
+    search.record_scores = config.record_scores
     ledger = rehearse(search, config.in_flight)
     return Estimate(len(prompts), len(prompts) * ledger.nfe, len(prompts) * ledger.decodes)
 
@@ -54,7 +55,7 @@ def measure(backend: InProcess, prompts: Sequence[str], config: SearchConfig) ->
     config, executor = plan.config, backend.executor(plan, reward)
     batch = min(executor.engine.batch_size, len(prompts) * min(config.in_flight, config.budget // config.trajectory_nfe))
     probe = config.model_copy(update={"k": config.levels, "budget": batch, "max_decodes": None, "max_seconds": None})
-    probe = probe.model_copy(update={"algorithm": "best-of-n", "jump": "constant"})
+    probe = probe.model_copy(update={"algorithm": "best-of-n", "jump": "constant", "record_scores": False})
     for _ in range(2):  # the first warms up
         search = build(backend.model, backend.denoiser, "probe", prompts[0], probe)
         executor.run([Job(search, batch)])

@@ -24,6 +24,8 @@ class SearchResult:
     finished: every finished image in the order in which they came, from which the anytime curve follows.
     thumbnails: a small JPEG of each of them, by node. refusals: how often a fusion was refused, by reason.
     scoring_seconds: busy time of decoding and rewarding, beside the ledger's `denoiser_seconds`.
+    scores: with `record_scores` the step score of every evaluated state that has one, by node.
+    pruning: how many nodes were pruned, revived and evicted; empty without `prune`.
     """
 
     prompt: str
@@ -42,6 +44,8 @@ class SearchResult:
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
     scoring_seconds: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    pruning: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def best(self) -> Candidate | None:

@@ -160,6 +160,8 @@ class Searcher:
             thumbnails=found.thumbnails,
             refusals=found.refusals,
             scoring_seconds=found.scoring_seconds,
+            scores=found.scores,
+            pruning=found.pruning,
         )
 
 

@@ -114,3 +114,17 @@ def test_trajectories_cost_what_their_jumps_say():
     assert SearchConfig(levels=4, jump="table", jump_table=(1, 1, 2, 2)).trajectory_nfe == 3
     assert SearchConfig(jump="ays").trajectory_nfe == 10
     assert SearchConfig(algorithm="mcts", k=1, rollout_stride=3).trajectory_nfe == 10
+
+
+def test_rules_of_pruning_come_as_a_list_or_as_one_name():
+    assert make_config({"algorithm": "mcts", "prune": "statistical"}).prune == ("statistical",)
+    both = make_config(dict([parse_setting('prune=["statistical","stages"]'), parse_setting("algorithm=mcts")]))
+    assert both.prune == ("statistical", "stages") and SearchConfig(**both.model_dump()) == both
+    for values, sentence in [
+        ({"prune": "stages"}, "best-of-n cannot prune by rules"),
+        ({"algorithm": "mcts", "prune": "random"}, "prune.0: input should be 'statistical', 'stages' or 'gain', not 'random'"),
+        ({"algorithm": "mcts", "prune": "gain"}, "set both or neither"),
+        ({"algorithm": "mcts", "prune": "gain", "prune_gains": [1.0]}, "prune_gains has 1 entries where levels is 30"),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            make_config(values)

@@ -102,6 +102,11 @@ class DenoiserWorker:
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
         return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
 
+    def forget(self, search: str, nodes: Sequence[str]) -> None:
+        """Free the states of some nodes."""
+        if self.engine:
+            self.engine.store.forget(search, nodes)
+
     def drop(self, search: str) -> list[Cost]:
         """Forget a search that has ended; returns what its running units have spent."""
         return [walked.cost for walked in self.engine.drop(search)] if self.engine else []

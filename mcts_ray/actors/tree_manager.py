@@ -270,7 +270,12 @@ class TreeManager:
         self._release()
 
     def _release(self) -> None:
-        """Let go of the searches that are done."""
+        """Let go of states that are needed no more, and of the searches that are done."""
+        for id, nodes in self.session.released():
+            for worker in self.workers:
+                worker.denoiser.handle.forget.remote(id, nodes)
+            for node in nodes:
+                self.states.pop((id, node), None)
         for job in self.session.release():
             id = job.search.id
             for worker in self.workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,11 @@ class Store:
     def get(self, search: str, node: str) -> Kept | None:
         """The node's state, or None if it was never kept or has been dropped."""
         return self._searches.get(search, {}).get(node)
+
+    def forget(self, search: str, nodes: Iterable[str]) -> None:
+        """Free the states of some nodes; those that are not here do not matter."""
+        for node in nodes:
+            self._searches.get(search, {}).pop(node, None)
 
     def drop(self, search: str) -> None:
         """Free every state of a search."""

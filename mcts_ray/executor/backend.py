@@ -64,6 +64,7 @@ class Found:
     """What is left of a search: everything a result is made of.
 
     first: the node of the image that was finished first. gallery: images (H, W, 3) uint8 by node, of `best` and `first`.
+    scores: recorded step scores by node. pruning: how many nodes were pruned, revived and evicted; empty if none can be.
     """
 
     best: tuple[Candidate, ...]
@@ -76,6 +77,8 @@ class Found:
     errors: tuple[str, ...]
     refusals: Mapping[str, int]
     scoring_seconds: float
+    scores: Mapping[str, float]
+    pruning: Mapping[str, int]
 
     @classmethod
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
@@ -92,6 +95,8 @@ class Found:
             errors=tuple(search.errors),
             refusals=dict(search.refusals),
             scoring_seconds=job.scoring_seconds,
+            scores=search.scores,
+            pruning=search.pruning,
         )
 
 

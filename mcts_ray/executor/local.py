@@ -117,6 +117,8 @@ class _Run:
             if any(unit.work.search == job.search.id for unit in self.finished):
                 self.score()  # images that only wait for their reward still count
             self.halt(job)
+        for id, nodes in self.session.released():
+            self.engine.store.forget(id, nodes)
         for job in self.session.release():
             self.engine.drop(job.search.id)
 

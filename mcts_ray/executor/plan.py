@@ -61,5 +61,7 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
     levels = denoiser.levels(config.levels)
     phi = partial(phi_from_eta, levels, eta=config.eta)
     policy = make_policy(config, partial(ays_levels, levels))
-    return ALGORITHMS[config.algorithm].from_config(id, setting, config, phi, policy)
+    search = ALGORITHMS[config.algorithm].from_config(id, setting, config, phi, policy)
+    search.record_scores = config.record_scores
+    return search
 

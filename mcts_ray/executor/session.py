@@ -143,6 +143,11 @@ class Session:
             self.turn.remove(job)
         return done
 
+    def released(self) -> list[tuple[str, list[str]]]:
+        """Nodes whose states the running searches need no more, by search."""
+        named = [(job.search.id, job.search.released()) for job in self.turn]
+        return [(id, nodes) for id, nodes in named if nodes]
+
     def forget(self, id: str) -> None:
         """A search that has been released is not spoken of any more."""
         job = self.jobs.pop(id)

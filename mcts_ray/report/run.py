@@ -5,6 +5,7 @@
     metrics.jsonl   the anytime curve: nfe, seconds and the best reward, a line for every finished image
     tree.json       every node: id, parent, level, action, visits, value
     report.html     all of it for a reader, self-contained
+    scores.npz      with `record_scores`: scores [1, image, call] and final [1, image] of all finished images
     images/         the best images, best first, with prompt, seed, node and scores in the PNG metadata
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from mcts_ray.result import SearchResult
 
 JOURNAL_VERSION = 1
-_MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "report.html", "images")
+_MARKS = ("job.json", "journal.jsonl", "tree.json", "metrics.jsonl", "report.html", "scores.npz", "images")
 
 
 def check_free(path: Path) -> None:
@@ -76,10 +78,29 @@ class RunDirectory:
                 info.add_text(name, str(value))
             image.save(path, pnginfo=info)
         write_json(self.path / "tree.json", result.tree)
+        if result.config.record_scores and result.finished:
+            np.savez_compressed(self.path / "scores.npz", **score_table(result))
         (self.path / "report.html").write_text(report(result), encoding="utf-8")
         end = {"status": status, "errors": list(result.errors), "result": summary(result)}
         end |= {"scoring_seconds": round(result.scoring_seconds, 3), "refusals": dict(result.refusals)}
         write_json(self.path / "job.json", {**self._job, **end})
+
+
+def score_table(result: SearchResult) -> dict[str, np.ndarray]:
+    """The arrays of scores.npz: a row for each finished image, along the calls on its path; NaN where there is no score.
+
+    A path that has fewer calls than the longest ends in NaN.
+    """
+    parent = {node["id"]: node["parent"] for node in result.tree["nodes"]}
+    rows = []
+    for candidate in result.finished:
+        path = [parent[candidate.node]]
+        while parent[path[-1]] is not None:
+            path.append(parent[path[-1]])
+        rows.append([result.scores.get(node, np.nan) for node in reversed(path)])
+    calls = max(map(len, rows))
+    scores = np.array([row + [np.nan] * (calls - len(row)) for row in rows])
+    return {"scores": scores[None], "final": np.array([[candidate.reward for candidate in result.finished]])}
 
 
 def image_paths(run_dir: Path, result: SearchResult) -> list[Path]:
@@ -119,6 +140,7 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "images": [str(path) for path in image_paths(run_dir, result)] if run_dir else [],
         "ledger": result.ledger.to_dict(),
         "tree": tree_summary(result.tree["nodes"]),
+        **({"pruning": dict(result.pruning)} if result.pruning else {}),
     }
 
 

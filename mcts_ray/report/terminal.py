@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from mcts_ray.report.run import image_paths
 if TYPE_CHECKING:
     from mcts_ray.estimate import Estimate
     from mcts_ray.executor import Progress
+    from mcts_ray.replay import Row
     from mcts_ray.result import SearchResult
 
 
@@ -83,6 +84,18 @@ def comparison_text(summary: dict, out: Path) -> str:
             more = f" · {best['text']} x the compute of best-of-n" if best else ""
             lines.append(f"  {row['times']:>3}x  {row['arm']:<{width}}  {gold} · {row['nfe']:.0f} NFE{more}")
     return "\n".join([*lines, f"  {out / 'page.html'}"])
+
+
+def replay_text(prompts: int, rows: Sequence[Row]) -> str:
+    """A replayed policy against best-of-n, a line for each budget."""
+    lines = [f"{prompts} prompt{'s' * (prompts > 1)}; budgets in whole trajectories, 95 % intervals over prompts"]
+    for row in rows:
+        worth = "more than the samples can tell" if row.multiplier is None else f"{row.multiplier:.2f} x its budget"
+        lines.append(
+            f"  {row.budget:>3}: best-of-n {row.best_of_n:.4f}, policy {row.policy:.4f} (draws ± {row.error:.4f}), "
+            f"difference {row.diff:+.4f} [{row.ci[0]:+.4f}, {row.ci[1]:+.4f}], worth {worth}"
+        )
+    return "\n".join(lines)
 
 
 def training_line(part: str, progress) -> str:

@@ -6,6 +6,7 @@ from mcts_ray.search.best_of_n import BestOfN
 from mcts_ray.search.bfs import BFS
 from mcts_ray.search.demon import Demon
 from mcts_ray.search.dfs import DFS
+from mcts_ray.search.dts import DTS, DTSStar
 from mcts_ray.search.fk import FK
 from mcts_ray.search.mcts import MCTS
 from mcts_ray.search.noise_search import RandomSearch, ZeroOrder
@@ -24,6 +25,8 @@ ALGORITHMS: dict[str, type[Search]] = {
     "bfs": BFS,
     "dfs": DFS,
     "smc-tempered": TemperedSMC,
+    "dts": DTS,
+    "dts-star": DTSStar,
     "rbf": RBF,
     "nts": NTS,
     "demon": Demon,
@@ -36,6 +39,7 @@ __all__ = [
     "ALGORITHMS",
     "BFS",
     "DFS",
+    "DTS",
     "FK",
     "MCTS",
     "NTS",
@@ -46,6 +50,7 @@ __all__ = [
     "BestOfN",
     "Candidate",
     "Cost",
+    "DTSStar",
     "Demon",
     "Edge",
     "Fuse",

@@ -164,6 +164,9 @@ class Search(ABC):
     Budgets are kept by reservation: a unit is proposed only if, with everything in flight, it still fits, so neither
     `budget` (NFE) nor `max_decodes` is ever exceeded. A failed unit is counted and the search goes on without it.
 
+    With `record_scores` (not with `max_decodes`) every state that is evaluated is also scored; `scores` notes them, and the
+    algorithm sees no more of them than those that it asked for itself.
+
     Subclasses write `from_config`, `_propose`, `_apply`, `_spent` and `nodes`; everything an algorithm need not think about is here.
     """
 
@@ -184,6 +187,9 @@ class Search(ABC):
         self.finished: list[Candidate] = []
         self.errors: list[str] = []
         self.refusals: Counter[str] = Counter()
+        self.pruning: dict[str, int] = {}
+        self.record_scores = False
+        self.scores: dict[str, float] = {}
         self._in_flight: dict[str, Work] = {}
         self._halted = False
 
@@ -223,7 +229,7 @@ class Search(ABC):
             assert work.nfe <= self.nfe_left and work.decodes <= self.decodes_left, "a proposed unit exceeds the budget"
             assert work.id not in self._in_flight, "a unit was proposed twice"
             self._in_flight[work.id] = work
-            works.append(work)
+            works.append(self._recorded(work))
         return works
 
     def tell(self, outcome: Outcome) -> bool:
@@ -240,14 +246,27 @@ class Search(ABC):
         elif outcome.reward is not None:
             node = work.edges[-1].node
             self.finished.append(Candidate(node, outcome.reward, self.ledger.nfe, self.ledger.seconds))
+        if self.record_scores:
+            self.scores |= {node: score for node, score in outcome.scores if score is not None}
+            outcome = replace(outcome, scores=tuple(pair for pair in outcome.scores if pair[0] in work.scored))
         self._apply(work, outcome)
         return True
+
+    def _recorded(self, work: Work) -> Work:
+        """The unit as it goes out: with `record_scores` all of its evaluated states are scored."""
+        if not self.record_scores:
+            return work
+        return replace(work, scored=tuple(edge.node for edge in work.edges if edge.level > 0))
 
     def reissue(self, work: str) -> Work:
         """The unit `work`, in flight and lost with whoever carried it out, once more: answers of earlier epochs are void."""
         again = replace(self._in_flight[work], epoch=self._in_flight[work].epoch + 1)
         self._in_flight[work] = again
-        return again
+        return self._recorded(again)
+
+    def released(self) -> list[str]:
+        """Nodes whose kept states are needed no more, each named once."""
+        return []
 
     def tick(self, seconds: float) -> None:
         """Set the clock: wall time since the first ask. From `max_seconds` on nothing more is asked for."""

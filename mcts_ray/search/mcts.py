@@ -25,6 +25,7 @@ from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.tree.backup import Rule, make_rule, mean
 from mcts_ray.tree.fuse import Fusing, Fusions, Offer
 from mcts_ray.tree.node import Node
+from mcts_ray.tree.prune import Pruner, Pruning
 from mcts_ray.tree.select import select
 from mcts_ray.tree.tree import Calibration, State, Tree
 from mcts_ray.tree.widen import Widening
@@ -38,7 +39,8 @@ class MCTS(Search):
 
     beta: exploration, in standard deviations of the returns. scored: ask for the x0 step score of every state that may be
     branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
-    values have chosen (one is always allowed). fusing: how siblings are fused; None: not at all.
+    values have chosen (one is always allowed). fusing: how siblings are fused, pruning: when
+    subtrees are given up; None: not at all.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class MCTS(Search):
         scored: bool = False,
         calibration: Calibration | None = None,
         fusing: Fusing | None = None,
+        pruning: Pruning | None = None,
         max_decodes: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
@@ -72,6 +75,10 @@ class MCTS(Search):
         self.share = share
         self.scored = scored
         self.tree = Tree(root_id(seed), setting.levels, rule, calibration)
+        self._pruning = pruning
+        self._pruner = Pruner(self.tree, pruning, budget) if pruning else None
+        if self._pruner:
+            self.pruning = self._pruner.counts
         self._plans: dict[int | None, tuple[State, ...]] = {}
         trajectory = _nfe(self._plan(self.tree.root))
         self.seeds = seeds or max(1, budget // (2 * trajectory))
@@ -99,6 +106,7 @@ class MCTS(Search):
             share=config.in_flight_share,
             scored=config.step_reward == "x0",
             fusing=_fusing(config),
+            pruning=_pruning(config),
             max_decodes=config.max_decodes,
             max_seconds=config.max_seconds,
         )
@@ -175,8 +183,10 @@ class MCTS(Search):
         return self._plans[key]
 
     def _opens(self, above: int, level: int) -> bool:
-        """Whether a state may be branched: not if the next jump ends at level 0, where noise changes nothing."""
-        return self.branching.opens(above, level) and self.policy.k(level) < level
+        """Whether a state may be branched: not if the next jump ends at level 0, where noise changes nothing, or is hopeless."""
+        if not self.branching.opens(above, level) or self.policy.k(level) == level:
+            return False
+        return not (self._pruning and self._pruning.hopeless(level, self.policy.k(level)))
 
     def _rollout(self, level: int) -> tuple[int, ...]:
         """The levels of a roll-out from `level` to 0."""
@@ -198,6 +208,14 @@ class MCTS(Search):
         self._families.add(leaf)
         if self._fusions:
             self._learn(child, outcome.reward)
+        if self._pruner:
+            self._pruner.update(leaf, self.ledger.nfe)
+
+    def released(self) -> list[str]:
+        ids: list[str] = []
+        if self._pruner:
+            ids, self._pruner.released = self._pruner.released, []
+        return ids
 
     def _give_up(self, child: Node, refused: bool) -> None:
         """Take back a child that was lost, or that could not be fused."""
@@ -234,21 +252,7 @@ class MCTS(Search):
 
     def nodes(self) -> list[dict]:
         """Every node, those in flight included (0 visits, no value); a fused one names its `particles`."""
-        root = self.tree.root
-        return [
-            {
-                "id": node.id,
-                "parent": None if node.parent is root else node.parent.id,
-                "level": node.level,
-                "action": node.action,
-                "visits": node.visits,
-                "value": node.value if node.returns else None,
-                "phi": node.phi,
-                "score": node.score,
-                **({"particles": list(node.particles)} if node.particles else {}),
-            }
-            for node in self.tree
-        ]
+        return self.tree.rows()
 
 
 def _named(plan: Iterable[State], id: str) -> list[State]:
@@ -264,6 +268,13 @@ def _fusing(config: SearchConfig) -> Fusing | None:
     if config.fuse == "none":
         return None
     return Fusing(config.fuse, config.fuse_after, config.max_fusions, config.fuse_depth, config.particles == "retire")
+
+
+def _pruning(config: SearchConfig) -> Pruning | None:
+    if not config.prune:
+        return None
+    table = config.prune_gains
+    return Pruning(config.prune, table and (lambda level, k: table[level - 1]))
 
 
 def _nfe(plan: Iterable[State]) -> int:

@@ -3,6 +3,7 @@
 from mcts_ray.tree.backup import BACKUPS, Soft, maximum, mean
 from mcts_ray.tree.fuse import Fusing, Fusions, Offer
 from mcts_ray.tree.node import Node
+from mcts_ray.tree.prune import Pruner, Pruning
 from mcts_ray.tree.select import select
 from mcts_ray.tree.tree import State, Tree
 from mcts_ray.tree.values import Prior, Spread
@@ -15,6 +16,8 @@ __all__ = [
     "Node",
     "Offer",
     "Prior",
+    "Pruner",
+    "Pruning",
     "Soft",
     "Spread",
     "State",

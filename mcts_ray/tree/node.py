@@ -18,6 +18,7 @@ class Node:
     children: all, dispatched ones included; arms: those that selection may enter. open: it may be widened.
     draws: children ever dispatched with noise of their own, lost ones included, so that none is drawn twice; lost: how
     many children were lost. particles: ids of the siblings of which it was fused; empty for all other nodes.
+    pruned: it has been taken out of its parent's arms (`mcts_ray.tree.prune`).
     """
 
     id: str
@@ -42,6 +43,7 @@ class Node:
     draws: int = 0
     lost: int = 0
     particles: tuple[str, ...] = ()
+    pruned: bool = False
     children: list[Node] = field(default_factory=list)
     arms: list[Node] = field(default_factory=list)
 

@@ -100,6 +100,24 @@ class Tree:
         if parent.lost >= TOLERATED + len(parent.children):
             parent.open = False
 
+    def rows(self) -> list[dict]:
+        """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles`, pruned ones say so."""
+        return [
+            {
+                "id": node.id,
+                "parent": None if node.parent is self.root else node.parent.id,
+                "level": node.level,
+                "action": node.action,
+                "visits": node.visits,
+                "value": node.value if node.returns else None,
+                "phi": node.phi,
+                "score": node.score,
+                **({"particles": list(node.particles)} if node.particles else {}),
+                **({"pruned": True} if node.pruned else {}),
+            }
+            for node in self
+        ]
+
     def _score(self, node: Node, score: float) -> None:
         node.score = score
         if self.calibration:

@@ -18,6 +18,7 @@ from mcts_ray.gain import Constant
 from mcts_ray.reward import resolve_reward
 from mcts_ray.search import MCTS, PSP, Setting, journal
 from mcts_ray.search.branching import Branching
+from mcts_ray.tree import Pruning
 from tests.tiny import SIZE, tiny_pipeline
 
 T = 8
@@ -149,3 +150,14 @@ def test_all_images_in_the_gallery_of_a_tree(adapter):
         job = Job(mcts(seed=seed, seeds=2, budget=16 * T), in_flight=4, images=5)
         executor(adapter).run([job])
         assert {candidate.node for candidate in job.search.best(5)} | {job.first} == set(job.gallery)
+
+
+def test_states_of_pruned_subtrees_are_let_go(adapter):
+    """A store that never forgets holds every branching state of the running search; with pruning it holds those that are left."""
+    search = mcts(budget=40 * T, seeds=8, pruning=Pruning(("stages",), cold=0.01))
+    ex, forgotten = executor(adapter), []
+    forget = ex.engine.store.forget
+    ex.engine.store.forget = lambda id, nodes: (forgotten.extend(nodes), forget(id, nodes))
+    ex.run([Job(search, in_flight=4)])
+    assert search.pruning["evicted"] == len(forgotten) == len(set(forgotten)) > 0
+    assert not search.errors and len(ex.engine.store) == 0

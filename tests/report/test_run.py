@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.gain import Constant
+from mcts_ray.replay import load
 from mcts_ray.report.run import check_free, summary, tree_summary
 from mcts_ray.search.base import Setting
 from mcts_ray.search.best_of_n import BestOfN
@@ -97,3 +99,24 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ValueError, match="cannot be written"):
             check_free(path)
+
+
+@pytest.mark.parametrize("algorithm, levels, rows", [("best-of-n", 4, 3), ("mcts", 4, None), ("psp", 6, None)])
+def test_recorded_scores_are_those_of_all_states_on_the_way_to_an_image(tmp_path, algorithm, levels, rows):
+    searcher = Searcher(tiny_pipeline(), reward="jpeg")
+    config = SearchConfig(algorithm=algorithm, levels=levels, budget=3 * levels, record_scores=True)
+    result = searcher(PROMPT, config, out=tmp_path / "run")
+    plain = searcher(PROMPT, config.model_copy(update={"record_scores": False}))
+    assert result.tree == plain.tree and result.ledger.nfe == plain.ledger.nfe  # the search itself is the same
+    assert result.ledger.decodes == result.ledger.nfe + len(result.finished)
+    with np.load(tmp_path / "run" / "scores.npz") as found:
+        scores, final = found["scores"], found["final"]
+    assert scores.shape == (1, len(result.finished), levels) and final.tolist() == [[c.reward for c in result.finished]]
+    assert rows is None or scores.shape[1] == rows
+    assert np.isfinite(scores).all()
+    assert load(tmp_path / "run" / "scores.npz").samples == len(result.finished)
+
+
+def test_scores_cannot_be_recorded_when_decodes_are_limited():
+    with pytest.raises(ValueError, match="record_scores decodes every state"):
+        SearchConfig(record_scores=True, max_decodes=3)

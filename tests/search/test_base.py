@@ -1,6 +1,6 @@
 import pytest
 
-from mcts_ray.search import BestOfN, Cost, Edge, Ledger, Outcome, Setting, Work
+from mcts_ray.search import PSP, BestOfN, Cost, Edge, Ledger, Outcome, Setting, Work
 
 from .fake import carry_out, outcome_of, worth
 
@@ -100,3 +100,14 @@ def test_room_does_not_change_what_is_found(room):
     search = make()
     carry_out(search, room=room)
     assert {c.node for c in search.finished} == {w.edges[-1].node for w in carry_out(make())}
+
+
+def test_recorded_scores_are_kept_and_change_no_search():
+    plain, recorded = (PSP("s", SETTING, 60) for _ in range(2))
+    recorded.record_scores = True
+    carry_out(plain)
+    works = carry_out(recorded)
+    evaluated = [edge.node for work in works for edge in work.edges if edge.level > 0]
+    assert recorded.scores == {node: worth(node) for node in evaluated}
+    assert recorded.nodes() == plain.nodes() and [c.node for c in recorded.finished] == [c.node for c in plain.finished]
+    assert recorded.ledger.decodes == len(evaluated) + len(recorded.finished) and plain.scores == {}
