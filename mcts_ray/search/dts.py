@@ -12,7 +12,8 @@ that one more child costs only the calls below it. One iteration:
 
 Where selection ends in a finished image, N += 1 is all there is to do, and it costs nothing. Iterations in flight count in N and
 leave the values alone. The paper's settings for images are not published; lambda = 1, C = 1, a = 1/2, c = 1 are those of a
-third party. A state whose next jump ends at level 0 is not branched: noise changes nothing any more.
+third party. Children whose first return was unlucky are seldom seen again, so by Boltzmann selection values stay below the exact
+ones for long, the more so the larger lambda is against the spread of rewards. A state whose next jump ends at level 0 is not branched: noise changes nothing any more.
 """
 
 from __future__ import annotations
