@@ -20,6 +20,9 @@ from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.trajectories import Trajectories
 
 
+PATIENCE = 8  # rounds that may fail to the last unit for free, as when states are lost; they could be asked for for ever
+
+
 @dataclass(frozen=True)
 class State:
     """A state that a unit has reached.
@@ -83,6 +86,7 @@ class Rounds(Trajectories):
         self.rng = np.random.default_rng([self.seed, 0x5EA7C4])
         self._running: Script | None = None
         self._over = False
+        self._spent_before = self._lost = 0
         self._round: list[Work] = []
         self._waiting: deque[Work] = deque()
         self._reached: dict[str, State | None] = {}
@@ -183,7 +187,9 @@ class Rounds(Trajectories):
         except StopIteration:
             self._round = []
         nfe, decodes = sum(work.nfe for work in self._round), sum(work.decodes for work in self._round)
-        self._over = not self._round or nfe > self.nfe_left or decodes > self.decodes_left
+        self._lost += bool(states) and not any(states) and self.ledger.nfe == self._spent_before
+        self._spent_before = self.ledger.nfe
+        self._over = self._lost == PATIENCE or not self._round or nfe > self.nfe_left or decodes > self.decodes_left
         self._waiting = deque(() if self._over else self._round)
 
     def _arrive(self, work: Work, outcome: Outcome) -> State:

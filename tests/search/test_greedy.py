@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mcts_ray.gain import Constant
-from mcts_ray.search import ALGORITHMS, Setting
+from mcts_ray.search import ALGORITHMS, Cost, Outcome, Setting
 from mcts_ray.search.journal import asked, replay, told
 
 from .fake import carry_out, carry_out_in_flight, outcome_of
@@ -51,6 +51,16 @@ def test_failures_are_survived(name):
     search = make(name, 400)
     carry_out(search, fails=lambda work: work.id.endswith(("3", "7")) and (work.nfe > 0 or name in ("dfs", "beam")))
     assert search.errors and search.finished and search.done
+
+
+@pytest.mark.parametrize("name", [*GREEDY, "fk"])
+def test_units_that_fail_for_free_do_not_go_on_for_ever(name):
+    search = make(name, 400)
+    for _ in range(4000):  # as when the states of all parents have been lost
+        for work in search.ask(9):
+            lost = Outcome(work.id, "s", 0, Cost(), error="gone")
+            search.tell(lost if work.parent else outcome_of(work))
+    assert search.done and search.errors or name in ("random", "zero-order")
 
 
 @pytest.mark.parametrize("name", GREEDY)
