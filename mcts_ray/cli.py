@@ -47,7 +47,7 @@ def search(
     model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    algorithm: Annotated[Optional[str], typer.Option(help="best-of-n, psp or mcts. [best-of-n]")] = None,
+    algorithm: Annotated[Optional[str], typer.Option(help="best-of-n, psp, mcts, fk, svdd, beam, bfs, dfs, smc-tempered, dts, dts-star, rbf, nts, demon, random or zero-order. [best-of-n]")] = None,
     reward: Annotated[Optional[str], typer.Option(help="scenes, jpeg, MODULE:FUNCTION, or a sum as in scenes:1,jpeg:0.2.")] = None,
     budget: Annotated[Optional[int], typer.Option(metavar="NFE", help="Denoiser evaluations per prompt. [8 x levels]")] = None,
     max_seconds: Annotated[Optional[float], typer.Option(help="Wall time per prompt. [no limit]")] = None,
