@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 PROMPT ?= a red circle left of a blue square
 
-.PHONY: demo test clean
+.PHONY: demo test test-slow clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/mcts-ray search "$(PROMPT)" --budget 512
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -q
+
+test-slow: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -q -m slow
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

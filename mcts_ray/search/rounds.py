@@ -20,7 +20,7 @@ from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.trajectories import Trajectories
 
 
-PATIENCE = 8  # rounds that may fail to the last unit for free, as when states are lost; they could be asked for for ever
+PATIENCE = 100  # units that may fail before they have cost anything, as when states are lost; more could be asked for for ever
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Rounds(Trajectories):
         self.rng = np.random.default_rng([self.seed, 0x5EA7C4])
         self._running: Script | None = None
         self._over = False
-        self._spent_before = self._lost = 0
+        self._lost = 0
         self._round: list[Work] = []
         self._waiting: deque[Work] = deque()
         self._reached: dict[str, State | None] = {}
@@ -162,6 +162,7 @@ class Rounds(Trajectories):
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
         failed = outcome.error is not None or outcome.refused is not None
+        self._lost += outcome.error is not None and outcome.cost.nfe < min(1, work.nfe)
         state = None if failed else self._arrive(work, outcome)
         self._reached[work.id] = state
         if len(self._reached) == len(self._round):
@@ -187,9 +188,7 @@ class Rounds(Trajectories):
         except StopIteration:
             self._round = []
         nfe, decodes = sum(work.nfe for work in self._round), sum(work.decodes for work in self._round)
-        self._lost += bool(states) and not any(states) and self.ledger.nfe == self._spent_before
-        self._spent_before = self.ledger.nfe
-        self._over = self._lost == PATIENCE or not self._round or nfe > self.nfe_left or decodes > self.decodes_left
+        self._over = self._lost >= PATIENCE or not self._round or nfe > self.nfe_left or decodes > self.decodes_left
         self._waiting = deque(() if self._over else self._round)
 
     def _arrive(self, work: Work, outcome: Outcome) -> State:

@@ -113,26 +113,38 @@ def home(tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+def started(home):
+    """The address of a cluster that `ray start` has made."""
+    port = free_port()
+    done = home.ray("start", "--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false")
+    assert done.returncode == 0, done.stderr
+    return f"127.0.0.1:{port}"
+
+
 def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
     """In one home, in that order: the first search leaves a token, which the cluster of `ray start` then demands."""
     alone = home.search(tiny_folder, "--out", "alone")
     assert alone.returncode == 0 and alone.stderr == "", alone.stderr
     assert not home.processes("raylet")  # its own cluster has ended with it
-    port = free_port()
-    started = home.ray("start", "--head", "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false")
-    assert started.returncode == 0, started.stderr
-    for number, (arguments, env) in enumerate(
-        [(["--address", f"127.0.0.1:{port}"], {}), ([], {"RAY_ADDRESS": f"127.0.0.1:{port}"}), ([], {})]
-    ):
-        joined = home.search(tiny_folder, "--out", f"joined-{number}", *arguments, **env)
-        assert joined.returncode == 0 and joined.stderr == "", joined.stderr
-        assert json.loads(joined.stdout)["reward"] == json.loads(alone.stdout)["reward"]
+    address = started(home)
+    joined = home.search(tiny_folder, "--out", "joined", "--address", address)
+    assert joined.returncode == 0 and joined.stderr == "", joined.stderr
+    assert json.loads(joined.stdout)["reward"] == json.loads(alone.stdout)["reward"]
     deadline = time.monotonic() + 20
     while _actors() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert home.processes("raylet") and not _actors()  # the cluster lives on, and nothing of the searches
-    busy = home.search(tiny_folder, "--out", "busy", "--workers", "3", "--address", f"127.0.0.1:{port}")
+    busy = home.search(tiny_folder, "--out", "busy", "--workers", "3", "--address", address)
     assert busy.returncode == 2 and "3 workers need as many CPUs, and the Ray cluster has 2" in busy.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [True, False], ids=["RAY_ADDRESS", "on this machine"])
+def test_a_cluster_is_found_without_an_address(home, tiny_folder, named):
+    address = started(home)
+    joined = home.search(tiny_folder, "--out", "joined", **({"RAY_ADDRESS": address} if named else {}))
+    assert joined.returncode == 0 and joined.stderr == "", joined.stderr
+    assert home.processes("raylet")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
@@ -143,7 +155,7 @@ def test_an_unreachable_address_is_exit_code_2_at_once(home, tiny_folder, addres
     assert time.monotonic() - start < 15 and not (home.path / "runs").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folder, stop):
     command = [sys.executable, "-m", "mcts_ray", "search", PROMPT, "--model", str(tiny_folder), *SMALL]
     process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from mcts_ray.scenes import parse, render
 from mcts_ray.scenes.scorer import Scorer
-from mcts_ray.scenes.train import run, unet
+from mcts_ray.scenes.train import autoencoder, run, unet
 from mcts_ray.scenes.train.autoencoder import RECIPE, build, train
 from mcts_ray.scenes.train.text import START, tokenizer
 
@@ -58,6 +59,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 def test_run_exports_a_pipeline_and_a_scorer_that_load(tmp_path, monkeypatch):
     monkeypatch.setattr(unet, "POOL", 256)
+    monkeypatch.setattr(autoencoder, "latent_scale", partial(autoencoder.latent_scale, n=64))
     out = run("all", tmp_path, steps=1)
     pipe = StableDiffusionPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
