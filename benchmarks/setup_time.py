@@ -1,4 +1,5 @@
-"""How long the README's two commands take in a clean clone with a new virtual environment, downloads included.
+"""How long the README's two commands take in a clean clone with a new virtual environment, with the packages that pip
+fetches from the index it is configured with.
 
     python -m benchmarks.setup_time
 """

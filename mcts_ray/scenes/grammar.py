@@ -13,7 +13,7 @@ from dataclasses import dataclass
 COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "white")
 SHAPES = ("circle", "square", "triangle", "ring", "cross", "diamond")
 RELATIONS = ("left of", "right of", "above", "below")
-GRAMMAR = "'a C S', 'a C S and a C S', 'a C S REL a C S' or 'a C S REL a C S REL a C S'"
+GRAMMAR = "'a red circle', 'a red circle and a blue square', or a chain of up to three such as 'a red circle left of a blue square'"
 MAX_OBJECTS = 3
 
 _WORDS = ("a", "and", "of", *COLOURS, *SHAPES, *(relation.split()[0] for relation in RELATIONS))
@@ -64,7 +64,7 @@ def parse(prompt: str) -> Scene:
     as "a orange ring"). Raises `PromptError` with a hint where the prompt leaves the grammar."""
     words = prompt.lower().rstrip(". ").split()
     if not words:
-        raise PromptError(f"The prompt is empty; the scenes grammar is {GRAMMAR}.")
+        raise PromptError(f"The prompt is empty; write {GRAMMAR}.")
     objects, relations, at = [], [], 0
     joined_by_and = False
     while True:
@@ -76,7 +76,7 @@ def parse(prompt: str) -> Scene:
             break
         if len(objects) == MAX_OBJECTS or joined_by_and:
             limit = "'and' joins two objects" if joined_by_and else f"a scene has at most {MAX_OBJECTS} objects"
-            raise PromptError(f"'{' '.join(words[at:])}' is too much in '{prompt}': {limit}; the grammar is {GRAMMAR}.")
+            raise PromptError(f"'{' '.join(words[at:])}' is too much in '{prompt}': {limit}; write {GRAMMAR}.")
         if words[at] == "and" and len(objects) == 1:
             joined_by_and, at = True, at + 1
             continue
@@ -106,7 +106,7 @@ def _take_relation(words: list[str], at: int, prompt: str) -> tuple[str, int]:
 def _error(words: list[str], at: int, allowed: tuple[str, ...], what: str, prompt: str) -> PromptError:
     found = f"'{words[at]}'" if at < len(words) else "the end"
     near = difflib.get_close_matches(words[at], allowed, n=1, cutoff=0.7) if at < len(words) else []
-    hint = f"did you mean '{near[0]}'?" if near else f"use one of: {', '.join(allowed)}."
+    hint = f"did you mean '{near[0]}'?" if near else f"use one of: {', '.join(allowed)}"
     return PromptError(
-        f"'{prompt}' is outside the scenes grammar: expected {what} but found {found}; {hint} The grammar is {GRAMMAR}."
+        f"'{prompt}' is outside the scenes grammar: expected {what} but found {found} ({hint}); write {GRAMMAR}"
     )
