@@ -101,7 +101,7 @@ def test_a_search_without_an_image_is_exit_code_1(mcts_ray, tiny_folder, monkeyp
 MISTAKES = {
     "no prompt": ([], "no prompt was given"),
     "empty prompt": ([" "], "a prompt must not be empty"),
-    "outside the grammar": (["a red circl"], "outside the scenes grammar: expected a shape but found 'circl'; did you mean 'circle'"),
+    "outside the grammar": (["a red circl"], "outside the scenes grammar: expected a shape but found 'circl' (did you mean 'circle'?)"),
     "no prompts file": (["--prompts", "none.txt"], "prompts file none.txt cannot be read"),
     "unknown model": ([PROMPT, "--model", "no-such-model"], "unknown model 'no-such-model'; use scenes, an existing folder, or"),
     "unknown reward": ([PROMPT, "--reward", "beauty"], "unknown reward 'beauty': choose jpeg, scenes, MODULE:FUNCTION"),
