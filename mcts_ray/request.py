@@ -57,12 +57,7 @@ def make_request(
     given = {name: value for name, value in options.items() if value is not None}
     config = load_config(config_file, given | dict(parse_setting(text) for text in settings))
     check_algorithm(config.algorithm)
-    for word, known, what in ((executor, EXECUTORS, "executor"), (device, DEVICES, "device"), (dtype, DTYPES, "dtype")):
-        if word not in known:
-            raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
-    if executor == "local" and (workers not in (None, 1) or address is not None):
-        raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
-    check_precision(dtype, device)
+    check_where(executor, device, dtype, workers, address)
     check_prompts(prompts, scenes=False)
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
@@ -74,6 +69,16 @@ def make_request(
     if executor == "ray":
         address = find(address) or "local"
     return Request(prompts, config, found, device, dtype, executor, workers, address, outs)
+
+
+def check_where(executor: str, device: str, dtype: str, workers: int | None, address: str | None) -> None:
+    """Where and in what precision to run: known words that go together."""
+    for word, known, what in ((executor, EXECUTORS, "executor"), (device, DEVICES, "device"), (dtype, DTYPES, "dtype")):
+        if word not in known:
+            raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
+    if executor == "local" and (workers not in (None, 1) or address is not None):
+        raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
+    check_precision(dtype, device)
 
 
 def read_prompts(file: Path) -> list[str]:

@@ -23,10 +23,9 @@ from mcts_ray.compare.design import (
 from mcts_ray.compare.judge import VERIFIER, as_reward
 from mcts_ray.compare.prompts import read_prompt_file
 from mcts_ray.config import parse_setting
-from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_writable
-from mcts_ray.request import EXECUTORS
+from mcts_ray.request import check_where
 from mcts_ray.reward import parse_reward
 
 QUICK = {"arms": ("best-of-n", "psp", "mcts"), "times": "8", "count": 20, "seeds": 1}
@@ -80,12 +79,7 @@ def make_comparison(
     address: str | None = None,
 ) -> Comparison:
     """Check everything, the cheap first; ValueError with one sentence for the first mistake. None: `QUICK`, or `FULL`."""
-    for word, known, what in ((executor, EXECUTORS, "executor"), (device, DEVICES, "device"), (dtype, DTYPES, "dtype")):
-        if word not in known:
-            raise ValueError(f"unknown {what} {word!r}; choose {' or '.join(known)}")
-    if executor == "local" and (workers not in (None, 1) or address is not None):
-        raise ValueError("--workers and --address belong to --executor ray; the local one is this process alone")
-    check_precision(dtype, device)
+    check_where(executor, device, dtype, workers, address)
     scale = FULL if full else QUICK
     chosen = [parse_arm(text) for text in arms] or (every_arm(levels) if full else [parse_arm(text) for text in QUICK["arms"]])
     chosen = with_oracles(chosen) if oracle else chosen

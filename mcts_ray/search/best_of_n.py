@@ -6,8 +6,7 @@ policy; with the constant k that is T, T-k, ..., 0 (the last jump shorter if k d
 
 from __future__ import annotations
 
-from mcts_ray.search.base import Edge, Outcome, Work
-from mcts_ray.search.ids import seed_id
+from mcts_ray.search.base import Outcome, Work
 from mcts_ray.search.trajectories import Trajectories
 
 
@@ -22,7 +21,7 @@ class BestOfN(Trajectories):
         if self.nfe_left < self.trajectory_nfe or self.decodes_left < 1:
             return None
         index = len(self._walks)
-        edges = self.edges_from(Edge(seed_id(self.seed, index), self.path[0]), self.path[1:])
+        edges = self.trajectory(index)
         work = Work(f"{self.id}/{index}", self.id, self.setting, None, "seed", edges)
         self._walks[work.id] = (work, None)
         return work

@@ -12,8 +12,7 @@ and the number of seeds is the largest that the budget pays for.
 
 from __future__ import annotations
 
-from mcts_ray.search.base import Edge, Outcome, Work
-from mcts_ray.search.ids import seed_id
+from mcts_ray.search.base import Outcome, Work
 from mcts_ray.search.trajectories import Trajectories
 
 
@@ -25,7 +24,7 @@ class PSP(Trajectories):
         calls = self.trajectory_nfe
         cuts = sorted({0, -(-calls // 4), -(-calls // 2), calls})  # the first two coincide on very short trajectories
         self.stages = list(zip(cuts, cuts[1:]))
-        self.trajectories = [self._trajectory(index) for index in range(self._seeds())]
+        self.trajectories = [self.trajectory(index) for index in range(self._seeds())]
         self.stage = 0
         self.running = list(range(len(self.trajectories)))
         self._waiting = list(self.running)
@@ -46,9 +45,6 @@ class PSP(Trajectories):
         while fits(n + 1):
             n += 1
         return n
-
-    def _trajectory(self, index: int) -> tuple[Edge, ...]:
-        return self.edges_from(Edge(seed_id(self.seed, index), self.path[0]), self.path[1:])
 
     def _propose(self) -> Work | None:
         if not self._waiting:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
 from mcts_ray.search.base import Edge, Search, Setting
-from mcts_ray.search.ids import jump_id
+from mcts_ray.search.ids import jump_id, seed_id
 
 if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
@@ -66,6 +66,10 @@ class Trajectories(Search):
     def trajectory_nfe(self) -> int:
         """NFE of one trajectory: every level above 0 is evaluated once."""
         return len(self.path) - 1
+
+    def trajectory(self, index: int) -> tuple[Edge, ...]:
+        """The `index`-th seed of the job and its walk down to level 0."""
+        return self.edges_from(Edge(seed_id(self.seed, index), self.path[0]), self.path[1:])
 
     def edges_from(self, first: Edge, levels: Sequence[int]) -> tuple[Edge, ...]:
         """`first` and, below it, one jump after the other to each of `levels`."""
