@@ -7,7 +7,7 @@ import torch
 
 from mcts_ray.diffusion.memory import Slices
 
-_PIXELS = 2**22  # per micro-batch: 16 images of 512 x 512, 1,024 of 64 x 64
+_PIXELS = {"cpu": 2**16, "cuda": 2**22}  # per micro-batch: 16 images of 512 x 512 on a GPU, 16 of 64 x 64 in a CPU's cache
 
 
 class Decoder:
@@ -28,7 +28,7 @@ class Decoder:
 
     def _default_batch(self, shape: tuple[int, ...]) -> int:
         factor = self.adapter.scale_factor
-        return max(1, _PIXELS // (shape[1] * shape[2] * factor**2))
+        return max(1, _PIXELS[self.adapter.device.type] // (shape[1] * shape[2] * factor**2))
 
     def _decode(self, latent_NCHW: torch.Tensor) -> np.ndarray:
         image_NCHW = self.adapter.decode(latent_NCHW.to(self.adapter.device))

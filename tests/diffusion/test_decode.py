@@ -27,7 +27,7 @@ def test_micro_batches_do_not_change_images(pipe):
 
 def test_default_batch_follows_the_pixel_count(pipe):
     decoder = Decoder(StableDiffusionAdapter(pipe))
-    assert decoder._default_batch((4, 8, 8)) == 4096 and decoder._default_batch((4, 1024, 1024)) == 1
+    assert decoder._default_batch((4, 8, 8)) == 64 and decoder._default_batch((4, 1024, 1024)) == 1
 
 
 def test_out_of_memory_halves_the_batch(pipe, monkeypatch):

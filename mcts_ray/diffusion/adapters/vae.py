@@ -9,7 +9,7 @@ class VaeAdapter:
     """A diffusers `AutoencoderKL` behind the calls that the decoder needs."""
 
     def __init__(self, vae):
-        self.vae = vae.eval()
+        self.vae = vae.eval().to(memory_format=torch.channels_last)  # its convolutions take half the time on a CPU
 
     @property
     def device(self) -> torch.device:
