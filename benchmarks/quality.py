@@ -3,7 +3,8 @@
     python -m benchmarks.quality [--study first|screen|main|schedulers] [--prompts 30] [--seeds 3] [--full]
 
 first: best-of-n, psp and mcts at 16 T on medium and hard test prompts. screen: every algorithm, both eta, at 8 T on hard
-validation prompts. main: psp and `--arms` at 2, 4, 8, 16 T on hard test prompts. schedulers: noise, branching angles, grids, T
+validation prompts. main: psp and the best four of the
+screen at 2, 4, 8, 16 T on hard test prompts. schedulers: noise, branching angles, grids, T
 and order for best-of-n and mcts at 8 T on hard validation prompts. Intervals are 95 % bootstrap intervals over prompts, seeds
 averaged within a prompt; `difference` is paired with the first arm. Resumable: runs/NAME holds what has ended, rows.csv and
 page.html of the study too; pools of finished samples are shared in runs/pools.
@@ -23,6 +24,7 @@ from mcts_ray.compare.request import make_comparison
 
 LEVELS = 30
 BASE = "best-of-n"
+VALIDATION = 20  # prompts on whose pools the jump policy of best-of-n is chosen
 _BOTH = ("levels=10", "levels=15", "jump=ays", "order=2", "k=2")  # for best-of-n and mcts; the first arm is T = 30, eta 0
 SCHEDULERS = [
     BASE, *(f"{BASE},eta={eta}" for eta in (0.5, 1)), *(f"{BASE},{field}" for field in _BOTH),
@@ -32,7 +34,7 @@ EVERY = [arm.label for arm in every_arm(LEVELS)]
 STUDIES = {  # arms, budgets, sets, split, prompts of each set, seeds, samples of the pools
     "first": ([BASE, "psp", "mcts"], "16", ["medium", "hard"], "test", 30, 3, 0),
     "screen": (EVERY, "8", ["hard"], "validation", 40, 1, 0),
-    "main": ([BASE, "psp", "mcts", "fk"], "2,4,8,16", ["hard"], "test", 100, 3, 128),
+    "main": ([BASE, "psp", "beam", "svdd", "rbf", "bfs"], "2,4,8,16", ["hard"], "test", 100, 3, 128),  # the best four of the screen
     "schedulers": (SCHEDULERS, "8", ["hard"], "validation", 40, 1, 0),
 }
 
@@ -62,6 +64,7 @@ def main() -> None:
         seeds=args.seeds or seeds,
         levels=LEVELS,
         pool=pool if args.pool is None else args.pool,
+        validation_count=VALIDATION,
         oracle=args.oracle,
         executor="local",
         pools=ROOT / "runs" / "pools",
