@@ -186,15 +186,17 @@ def compare(
 
 @app.command()
 def replay(
-    scores: Annotated[Path, typer.Option(metavar="FILE.npz", help="Arrays scores [prompt, sample, step], final [prompt, sample].")],
+    scores: Annotated[
+        list[Path], typer.Option(metavar="FILE.npz", help="Arrays scores [prompt, sample, step], final [prompt, sample]; repeatable.")
+    ],
     policy: Annotated[str, typer.Option(metavar="NAME", help="psp, best-of-n or halving@SHARE,SHARE,...")] = "psp",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Replay a pruning policy on recorded step scores, against best-of-n at equal cost."""
-    from mcts_ray.replay import load, replay
+    from mcts_ray.replay import load_all, replay
     from mcts_ray.report.terminal import replay_text
 
-    records = load(scores)
+    records = load_all(scores)
     rows = replay(records, policy)
     found = {"policy": policy, "prompts": len(records.final_PN), "rows": [row.to_dict() for row in rows]}
     typer.echo(json.dumps(found) if as_json else replay_text(found["prompts"], rows))

@@ -64,6 +64,17 @@ class Row:
         return asdict(self) | {"ci": list(self.ci)}
 
 
+def load_all(files: Sequence[Path]) -> Records:
+    """The prompts of several files together, each cut to the samples of the smallest. Raises ValueError with a sentence."""
+    parts = [load(file) for file in files]
+    first, samples = parts[0], min(part.samples for part in parts)
+    for file, part in zip(files, parts):
+        if not np.array_equal(part.cost_S, first.cost_S):
+            raise ValueError(f"scores {file} has other steps or costs than {files[0]}; replay them apart")
+    scores_PNS = np.concatenate([part.scores_PNS[:, :samples] for part in parts])
+    return Records(scores_PNS, np.concatenate([part.final_PN[:, :samples] for part in parts]), first.cost_S)
+
+
 def load(file: Path) -> Records:
     """The records in an .npz file. Raises ValueError with a sentence."""
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from mcts_ray import cli
 from mcts_ray.compare.figures import best_of
-from mcts_ray.replay import Halving, Records, load, make_policy, replay
+from mcts_ray.replay import Halving, Records, load, load_all, make_policy, replay
 
 
 def records(prompts=6, samples=40, steps=20, noise=0.0, seed=0):
@@ -103,6 +103,19 @@ def test_the_command_prints_the_object_of_the_contract(tmp_path, capsys):
         assert row["diff"] == pytest.approx(row["policy"] - row["best_of_n"]) and row["ci"][0] <= row["diff"] <= row["ci"][1]
     assert cli.run(["replay", "--scores", str(file), "--policy", "halving@0.5"]) == 0
     assert "best-of-n" in capsys.readouterr().out
+
+
+def test_files_of_several_prompts_are_joined(tmp_path, capsys):
+    parts = [records(2, 40), records(1, 30, seed=1)]
+    files = [write(tmp_path / f"{i}.npz", part) for i, part in enumerate(parts)]
+    joined = load_all(files)
+    assert joined.scores_PNS.shape == (3, 30, 20)
+    assert np.array_equal(joined.final_PN, np.concatenate([part.final_PN[:, :30] for part in parts]))
+    assert cli.run(["replay", "--scores", str(files[0]), "--scores", str(files[1]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] == 3
+    longer = write(tmp_path / "longer.npz", records(1, 30, steps=10))
+    assert cli.run(["replay", "--scores", str(files[0]), "--scores", str(longer)]) == 2
+    assert "other steps or costs" in capsys.readouterr().err
 
 
 BAD = {
