@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from mcts_ray.config import SearchConfig
 from mcts_ray.reward import ImageReward, parse_reward
+from mcts_ray.reward.step import find_step_model
 from mcts_ray.search import ALGORITHMS
 
 
@@ -58,6 +60,12 @@ def canonical(prompt: str) -> str:
     from mcts_ray.scenes.grammar import parse
 
     return parse(prompt).caption
+
+
+def check_step_model(model: str, config: SearchConfig) -> None:
+    """The network that scores states beside the denoiser must be there, if one is asked for."""
+    if config.scores_in_engine:
+        find_step_model(config.step_reward, model, config.step_model)
 
 
 def check_size(reward: object, height: int, width: int) -> None:

@@ -18,9 +18,11 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-# Algorithms whose states part by the noise of their jumps, those of them that are trees, and those that rank unfinished states.
+# Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
+# those that have no use for a step score.
 NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
 TREES = {"dts", "dts-star"}
+UNSCORED = {"best-of-n", "random", "zero-order", *TREES}
 SCORED = {"psp", "fk", "smc-tempered", "bfs", "svdd", "beam", "dfs", "rbf", "nts", "demon"}
 
 
@@ -57,9 +59,13 @@ class SearchConfig(BaseModel):
         description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
         "must part by noise, and for dfs; 0 for best-of-n, psp, random and zero-order.",
     )
-    step_reward: Literal["none", "x0"] | None = Field(
+    step_reward: Literal["none", "x0", "lrm", "value"] | None = Field(
         None,
-        description="Score of unfinished states; x0: the reward of the predicted image. None: x0 where the algorithm needs one.",
+        description="Score of unfinished states; x0: the reward of the predicted image, lrm and value: by a network that reads the "
+        "state itself. None: x0 where the algorithm needs one.",
+    )
+    step_model: str | None = Field(
+        None, description="Folder of the lrm or value network, or hub id of an lrm; None: the one shipped for scenes."
     )
     population: int | None = Field(
         None,
@@ -153,7 +159,7 @@ class SearchConfig(BaseModel):
         None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
     )
     record_scores: bool = Field(
-        False, description="Score every state, which costs a decode each but no NFE, and write scores.npz for `mcts-ray replay`."
+        False, description="Score every state, which costs a decode each (x0) but no NFE, and write scores.npz for `mcts-ray replay`."
     )
     guidance: float | None = Field(
         None, ge=0, description="Classifier-free guidance scale, 1 or less: off; None: 3.0 for scenes, 7.5 for other models."
@@ -184,14 +190,17 @@ class SearchConfig(BaseModel):
     @model_validator(mode="after")
     def _algorithm_fits(self) -> SearchConfig:
         if self.algorithm in SCORED and self.step_reward == "none":
-            raise ValueError(f"{self.algorithm} ranks by step scores; set step_reward to x0")
+            raise ValueError(f"{self.algorithm} ranks by step scores; set step_reward to x0, lrm or value")
         if self.algorithm in NOISY and self.eta == 0:
             raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
-        if self.algorithm == "psp" and self.max_decodes is not None and self.max_decodes < 3:
+        if self.step_model is not None and not self.scores_in_engine:
+            raise ValueError("step_model is the network of step_reward lrm or value; set step_reward to one of them")
+        decodes = not self.scores_in_engine
+        if self.algorithm == "psp" and decodes and self.max_decodes is not None and self.max_decodes < 3:
             raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
-        if self.algorithm in {"best-of-n", *TREES} and self.step_reward == "x0":
-            raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none")
-        if self.record_scores and self.max_decodes is not None:
+        if self.algorithm in UNSCORED and self.step_reward not in (None, "none") and not self.record_scores:
+            raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none, or record them with record_scores")
+        if self.record_scores and decodes and self.max_decodes is not None:
             raise ValueError("record_scores decodes every state; leave max_decodes unset")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
@@ -231,6 +240,11 @@ class SearchConfig(BaseModel):
         if self.phi == 0 and affordable < 7:
             raise ValueError(f"with phi 0 only seeds can be fused, 6 into one more; the budget pays for {affordable} seeds")
         return self
+
+    @property
+    def scores_in_engine(self) -> bool:
+        """Whether a network scores states beside the denoiser, without a decode."""
+        return self.step_reward in ("lrm", "value")
 
     @property
     def trajectory_nfe(self) -> int:

@@ -40,7 +40,7 @@ def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
     config = config.resolved(scenes=False, size=(8, 8), reward=None)
     apart = -(-config.levels // AYS_STEPS)
     policy = make_policy(config, lambda: range(config.levels, 0, -apart))
-    setting = Setting("", levels=config.levels)
+    setting = Setting("", levels=config.levels, step_reward=config.step_reward if config.scores_in_engine else "x0")
     search = ALGORITHMS[config.algorithm].from_config("dry", setting, config, no_noise, policy)
     search.record_scores = config.record_scores
     ledger = rehearse(search, config.in_flight)

@@ -26,6 +26,7 @@ from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.reward.base import ImageReward
+from mcts_ray.reward.step import absolute
 
 START = 600.0  # seconds that a cluster may take to find room for the actors
 POLL = 0.2  # seconds between two looks at the progress
@@ -65,6 +66,8 @@ class RayBackend:
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
         """The plan of a request; ValueError with a sentence if the model cannot do it."""
+        if config.step_model:
+            config = config.model_copy(update={"step_model": absolute(config.step_model)})
         return _get(self._manager.plan.remote(list(prompts), config, reward))
 
     def run(

@@ -29,13 +29,15 @@ States = dict[tuple[str, str], tuple[int, np.ndarray, "int | None"]]  # by searc
 
 @dataclass(frozen=True)
 class Left:
-    """A unit that has left the engine: which one, what it has spent, why it failed if it did, how many latents it leaves."""
+    """A unit that has left the engine: which one, what it has spent, why it failed if it did, how many latents it leaves, and its
+    step scores that were made in the engine."""
 
     search: str
     work: str
     cost: Cost
     error: str | None
     latents: int
+    scores: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class DenoiserWorker:
             walked = engine.step()
             last = time.perf_counter() - before
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
-        left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode)) for w in walked)
+        left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
         return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
 

@@ -18,6 +18,7 @@ from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_settin
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.report.run import write_json
 from mcts_ray.reward import parse_reward
+from mcts_ray.reward.step import step_weights
 from mcts_ray.search import ALGORITHMS
 
 POLICIES = ("k=1", "k=2", "k=4", "jump=ays")
@@ -178,6 +179,13 @@ def reward_key(*rewards: str) -> str:
     """What stands for the weights of rewards: those of the shipped scorer where it is used."""
     used = any(term.name == "scenes" for reward in rewards for term in parse_reward(reward))
     return _digest(sorted((Path(__file__).parents[1] / "scenes" / "weights" / "scorer").rglob("*.safetensors"))) if used else ""
+
+
+def step_key(design: Design) -> str:
+    """What stands for the networks that score states beside the denoiser; nothing where no arm has one."""
+    configs = [design.config(arm, design.times[0], 0) for arm in design.arms]
+    used = {(one.step_reward, one.step_model or "scenes") for one in configs if one.scores_in_engine}
+    return "".join(_digest(step_weights(*pair)) for pair in sorted(used))
 
 
 def _digest(files: Sequence[Path]) -> str:

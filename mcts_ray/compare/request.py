@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcts_ray.actors.cluster import find
-from mcts_ray.checks import check_prompts, check_size, default_reward, needs_scenes
+from mcts_ray.checks import (
+    check_prompts,
+    check_size,
+    check_step_model,
+    default_reward,
+    needs_scenes,
+)
 from mcts_ray.compare.design import (
     POLICIES,
     Design,
@@ -18,6 +24,7 @@ from mcts_ray.compare.design import (
     parse_policy,
     parse_times,
     reward_key,
+    step_key,
     with_oracles,
 )
 from mcts_ray.compare.judge import VERIFIER, as_reward
@@ -116,6 +123,8 @@ def make_comparison(
 def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, executor, workers, address) -> Comparison:
     """The second half: what needs files or the network."""
     design.check()
+    for arm in design.arms:
+        check_step_model(design.model, design.config(arm, design.times[0], 0))
     for texts in (*design.sets.values(), *design.validation.values()):
         scenes = any(needs_scenes(design.model, reward) for reward in (design.reward, design.gold) if reward != VERIFIER)
         check_prompts(texts, scenes or design.gold == VERIFIER)
@@ -123,7 +132,8 @@ def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, exec
     model = resolve_model(design.model)
     check_size(design.reward, *image_size(model, design.settings.get("height"), design.settings.get("width")))
     rewards = (design.reward, as_reward(design.gold))
-    design = Design(**{**vars(design), "weights": model_key(model), "reward_weights": reward_key(*rewards)})
+    reward_weights = reward_key(*rewards) + step_key(design)
+    design = Design(**{**vars(design), "weights": model_key(model), "reward_weights": reward_weights})
     check_folder(design, out)
     if executor == "ray":
         address = find(address) or "local"

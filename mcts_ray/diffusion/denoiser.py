@@ -1,10 +1,12 @@
 """One guided evaluation of a mixed batch: levels, prompts and guidance may differ from sample to sample.
 
-Shapes: B samples; N = B + (guided samples) rows of the network call; C, H, W latent; `level_B`, `settings` per sample.
+Shapes: B samples; N = B + (guided samples) rows of the network call; C, H, W latent; `level_B`, `settings` per sample; R of the B
+samples are scored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +17,7 @@ from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.memory import Slices
 from mcts_ray.diffusion.prompts import PromptCache
 from mcts_ray.diffusion.taps import tapped
+from mcts_ray.reward.step import States, StepScorer, load_scorer
 from mcts_ray.search.base import Setting
 
 
@@ -45,6 +48,8 @@ class Denoiser:
         self.slices = Slices()
         self.prompts = PromptCache(adapter.encode, prompts)
         self._levels: dict[tuple[int, str], Levels] = {}
+        self._scorers: dict[tuple[str, str], StepScorer] = {}
+        self._scoring = Slices()
 
     def levels(self, T: int, grid: str = "native") -> Levels:
         """The T levels of the model's scheduler, read once."""
@@ -70,6 +75,40 @@ class Denoiser:
             len(settings), lambda part: self._denoise(x_BCHW[part], level_B[part], settings[part], taps, pooled)
         )
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def scorer(self, step_reward: str, step_model: str) -> StepScorer:
+        """The step scorer of a setting, loaded on first use; ValueError if it does not fit this model."""
+        key = step_reward, step_model
+        if key not in self._scorers:
+            self._scorers[key] = load_scorer(*key, self)
+        return self._scorers[key]
+
+    @torch.no_grad()
+    def score(
+        self,
+        scorer: StepScorer,
+        x_BCHW: torch.Tensor,
+        prediction: Prediction,
+        level_B: Sequence[int],
+        settings: Sequence[Setting],
+        rows: Sequence[int],
+    ) -> list[float | None]:
+        """Step scores of the states in `rows`, right after `denoise` has made `prediction` of all B; None where one is not finite."""
+        states = self._states(scorer.taps, x_BCHW, prediction, level_B, settings, rows)
+        score_R = torch.cat(self._scoring.run(len(states), lambda part: scorer.score(states.part(part)))).float().cpu()
+        assert score_R.shape == (len(rows),), "a step scorer gave another number of scores than there are states"
+        return [score if math.isfinite(score) else None for score in score_R.tolist()]
+
+    def _states(self, taps, x_BCHW, prediction, level_B, settings, rows) -> States:
+        chosen = [settings[row] for row in rows]
+        rows_R = [self.levels(s.levels, s.grid).rows[level_B[row]] for s, row in zip(chosen, rows, strict=True)]
+        t_R, alpha_R, sigma_R = torch.tensor(rows_R, dtype=torch.float32).to(self.device).unbind(1)
+        index_R = torch.tensor(rows, device=self.device)
+        tensors = (tensor.index_select(0, index_R) for tensor in (x_BCHW, prediction.x0, prediction.eps))
+        found = {name: prediction.taps[name].index_select(0, index_R) for name in taps}
+        prompts = tuple(s.prompt for s in chosen)
+        embedding_RLD = torch.stack([self.prompts.get(prompt) for prompt in prompts]).float()
+        return States(*tensors, t_R, 2 * (alpha_R.log() - sigma_R.log()), found, prompts, embedding_RLD)
 
     @torch.no_grad()
     def _denoise(self, x_BCHW, level_B, settings, taps, pooled) -> Prediction:

@@ -26,7 +26,8 @@ class Walked:
 
     latent: (C, H, W) fp32 if the walk ended at level 0, else None. forwards: network sample-forwards spent; seconds: its share of
     denoiser time, proportional to them; nfe: states evaluated; error: why the unit failed (None if it did not).
-    x0s: predicted x0 (C, H, W) of the nodes in `work.scored`, in the order of the walk; empty if the unit failed.
+    The nodes in `work.scored`, in the order of the walk, have left their predicted x0 (C, H, W) in `x0s` where it is that which is
+    scored, else their score in `scores`; both are empty if the unit failed. scored: states scored here, of a failed unit too.
     """
 
     work: Work
@@ -36,11 +37,13 @@ class Walked:
     nfe: int = 0
     error: str | None = None
     x0s: tuple[torch.Tensor, ...] = ()
+    scores: tuple[tuple[str, float | None], ...] = ()
+    scored: int = 0
 
     @property
     def cost(self) -> Cost:
         """What the walk has spent."""
-        return Cost(nfe=self.nfe, model_forwards=self.forwards, denoiser_seconds=self.seconds)
+        return Cost(self.nfe, self.forwards, reward_calls=self.scored, denoiser_seconds=self.seconds)
 
     @property
     def to_decode(self) -> tuple[torch.Tensor, ...]:
@@ -64,6 +67,11 @@ class _Slot:
     seconds: float = 0.0
     nfe: int = 0
     x0s: tuple[torch.Tensor, ...] = ()
+    scores: tuple[tuple[str, float | None], ...] = ()
+
+    @property
+    def node(self) -> str:
+        return self.work.edges[self.cursor].node
 
     @property
     def next_edge(self) -> Edge | None:
@@ -71,8 +79,8 @@ class _Slot:
         return edges[self.cursor + 1] if self.cursor + 1 < len(edges) else None
 
     def left(self, latent: torch.Tensor | None = None, error: str | None = None) -> Walked:
-        x0s = () if error else self.x0s
-        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error, x0s)
+        x0s, scores = ((), ()) if error else (self.x0s, self.scores)
+        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error, x0s, scores, len(self.scores))
 
 
 class Lane:
@@ -174,11 +182,13 @@ class Lane:
     # evaluate ------------------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> tuple[Prediction, list[bool]]:
-        """One call for all slots; books its time to them and says which predictions are finite."""
+        """One call for all slots; books its time to them, scores what is to be scored, and says which predictions are finite."""
         n = len(self._slots)
+        wanted = self._wanted()
+        taps = dict.fromkeys(name for key in wanted for name in self._denoiser.scorer(*key).taps)
         start = time.perf_counter()
         prediction = self._denoiser.denoise(
-            self._x_SCHW[:n], [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots]
+            self._x_SCHW[:n], [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots], tuple(taps)
         )
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
         seconds = time.perf_counter() - start
@@ -188,7 +198,33 @@ class Lane:
             slot.nfe += 1
             slot.forwards += forwards
             slot.seconds += seconds * forwards / prediction.forwards
+        for key, rows in wanted.items():
+            self._score(key, [row for row in rows if finite_B[row]], prediction)
         return prediction, finite_B
+
+    def _wanted(self) -> dict[tuple[str, str], list[int]]:
+        """The rows of slots whose state is to be scored beside this call, by what scores them."""
+        wanted: dict[tuple[str, str], list[int]] = {}
+        for row, slot in enumerate(self._slots):
+            setting = slot.work.setting
+            if slot.node in slot.work.scored and not setting.score_decodes:
+                wanted.setdefault((setting.step_reward, setting.step_model), []).append(row)
+        return wanted
+
+    def _score(self, key: tuple[str, str], rows: Sequence[int], prediction: Prediction) -> None:
+        """Step scores of the slots in `rows`, in one batch, and their cost."""
+        if not rows:
+            return
+        start = time.perf_counter()
+        scorer = self._denoiser.scorer(*key)
+        levels, settings = [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots]
+        scores = self._denoiser.score(scorer, self._x_SCHW[: len(self._slots)], prediction, levels, settings, rows)
+        seconds = (time.perf_counter() - start) / len(rows)
+        for row, score in zip(rows, scores, strict=True):
+            slot = self._slots[row]
+            slot.scores += ((slot.node, score),)
+            slot.forwards += scorer.forwards
+            slot.seconds += seconds
 
     # advance -------------------------------------------------------------------------------------------------------
 
@@ -211,9 +247,8 @@ class Lane:
         return walked + (self._move([slots[row] for row in rows], x0, eps, m1) if rows else [])
 
     def _keep(self, slot: _Slot, prediction: Prediction, row: int) -> None:
-        work = slot.work
-        node = work.edges[slot.cursor].node
-        if node in work.scored:
+        work, node = slot.work, slot.node
+        if node in work.scored and work.setting.score_decodes:
             slot.x0s += (prediction.x0[row].clone(),)
         if node not in work.keep:
             return

@@ -137,4 +137,4 @@ class _Run:
 
 def _walk(unit: Walked) -> Walk:
     """A unit without its tensors."""
-    return Walk(unit.work, unit.cost, unit.error)
+    return Walk(unit.work, unit.cost, unit.error, unit.scores)

@@ -13,6 +13,7 @@ from mcts_ray.diffusion.levels import ays_levels
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
 from mcts_ray.reward import ImageReward, reward_name
+from mcts_ray.reward.step import find_step_model
 from mcts_ray.search import ALGORITHMS, Search, Setting
 
 
@@ -44,11 +45,16 @@ def resolve(
     check_size(reward, config.height, config.width)
     denoiser.adapter.latent_shape(config.height, config.width)
     denoiser.levels(config.levels)
+    if config.scores_in_engine:
+        denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
     return config
 
 
 def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchConfig) -> Search:
     """The search of one prompt; `config` must be resolved. The scenes model is given its own grammar's wording."""
+    scored = {}
+    if config.scores_in_engine:
+        scored = {"step_reward": config.step_reward, "step_model": find_step_model(config.step_reward, model, config.step_model)}
     setting = Setting(
         canonical(prompt) if model == "scenes" else prompt,
         config.negative_prompt,
@@ -57,6 +63,7 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         height=config.height,
         width=config.width,
         order=config.order,
+        **scored,
     )
     levels = denoiser.levels(config.levels)
     phi = partial(phi_from_eta, levels, eta=config.eta)

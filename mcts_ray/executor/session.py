@@ -19,11 +19,13 @@ from mcts_ray.search.base import Cost, Outcome, Work
 
 @dataclass(frozen=True)
 class Walk:
-    """A unit that a denoiser is done with, without its tensors: what it has spent, and why it failed if it did."""
+    """A unit that a denoiser is done with, without its tensors: what it has spent, why it failed if it did, and the step scores
+    that were made beside the denoiser, by node."""
 
     work: Work
     cost: Cost
     error: str | None = None
+    scores: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +91,12 @@ class Session:
         spent = replace(
             walk.cost,
             decodes=len(answers),
-            reward_calls=calls,
+            reward_calls=walk.cost.reward_calls + calls,
             model_forwards=walk.cost.model_forwards + calls * forwards,
             fusions=int(work.fuse is not None),
         )
-        nodes = [edge.node for edge in work.edges if edge.node in work.scored]
-        scores = tuple((node, answer.score) for node, answer in zip(nodes, answers))
+        decoded = [edge.node for edge in work.edges if edge.node in work.scored and work.setting.score_decodes]
+        scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
         outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or verdict.error or final.error)
         self.jobs[work.search].scoring_seconds += verdict.seconds

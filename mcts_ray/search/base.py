@@ -23,7 +23,8 @@ class Setting:
     """What all units of one search share; hashable.
 
     `height` and `width` are in pixels, `levels` is T, `grid` is "native" (the scheduler's own time steps) or "ays",
-    `order` is 1 (DDIM) or 2 (DPM-Solver++ 2M) for the moves of a walk.
+    `order` is 1 (DDIM) or 2 (DPM-Solver++ 2M) for the moves of a walk. `step_reward`: what scores a state, "x0" (its predicted
+    image, decoded and rewarded), "lrm" or "value" (the state itself, by the network in `step_model`).
     """
 
     prompt: str
@@ -34,6 +35,13 @@ class Setting:
     height: int = 64
     width: int = 64
     order: int = 1
+    step_reward: str = "x0"
+    step_model: str | None = None
+
+    @property
+    def score_decodes(self) -> int:
+        """Images that one step score decodes and rewards."""
+        return int(self.step_reward == "x0")
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Work:
     With `parent` None the first edge's state is a fresh seed x_T = s_T z; otherwise it is the jump from the parent's
     stored (x0, eps) to `edges[0].level`. A state at level 0 is terminal: it is decoded and rewarded, never evaluated.
     `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them; `scored` those
-    whose predicted x0 is decoded and rewarded, which is their step score. With `fuse` the first edge's noise is not drawn
+    that get a step score, as `setting.step_reward` says. With `fuse` the first edge's noise is not drawn
     from its node id but fused from its siblings' (`action` is then "fuse").
     """
 
@@ -94,6 +102,11 @@ class Work:
     @property
     def decodes(self) -> int:
         """Images this unit decodes and rewards: its final one and those of its step scores."""
+        return int(self.terminal) + len(self.scored) * self.setting.score_decodes
+
+    @property
+    def reward_calls(self) -> int:
+        """Scores this unit asks for, those of unfinished states included."""
         return int(self.terminal) + len(self.scored)
 
 

@@ -40,7 +40,7 @@ class Beam(Rounds):
 
     def _cost(self, size: int, children: int) -> tuple[int, int]:
         drawn = size * children * (self.trajectory_nfe - 1)
-        return size + drawn, size + drawn * (children > 1)
+        return size + drawn, self.decodes(size, drawn * (children > 1))
 
     def _run(self, size: int, children: int) -> Script:
         states = yield [self.walk(None, self.path[:1], score=False) for _ in range(size)]

@@ -44,7 +44,7 @@ class Demon(Rounds):
 
     def _cost(self, children: int) -> tuple[int, int]:
         moves, several = self.trajectory_nfe - 1, children > 1
-        return 1 + (children + several) * moves, 1 + children * moves * several
+        return 1 + (children + several) * moves, self.decodes(1, children * moves * several)
 
     def _run(self, children: int) -> Script:
         (state,) = yield [self.walk(None, self.path[:1], score=False)]

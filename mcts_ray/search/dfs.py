@@ -61,7 +61,7 @@ class DFS(Rounds):
 
     def _script(self) -> Script:
         while self.pays_for(self.trajectory_nfe, 1):
-            if self.pays_for(self.trajectory_nfe, len(self.parts)):
+            if self.pays_for(self.trajectory_nfe, self.decodes(1, len(self.parts) - 1)):
                 yield from self._run()
             else:
                 yield [self.walk(None, self.path)]
@@ -95,5 +95,5 @@ class DFS(Rounds):
         here = self.path.index(level)
         back = self.path[max(0, here - self.reach) : here + 1]
         rest = self.trajectory_nfe - here - 1
-        fits = self.pays_for(len(back) + rest, 1 + len(self.parts) - done)
+        fits = self.pays_for(len(back) + rest, self.decodes(1, len(self.parts) - done))
         return back if here and fits else ()

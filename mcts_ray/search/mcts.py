@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class MCTS(Search):
     """MCTS on the ask/tell units.
 
-    beta: exploration, in standard deviations of the returns. scored: ask for the x0 step score of every state that may be
+    beta: exploration, in standard deviations of the returns. scored: ask for the step score of every state that may be
     branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
     values have chosen (one is always allowed). fusing: how siblings are fused, pruning: when
     subtrees are given up; None: not at all.
@@ -104,7 +104,7 @@ class MCTS(Search):
             widening=Widening(config.widen_c, config.widen_a),
             rule=make_rule(config.backup, config.soft_strength, config.soft_across),
             share=config.in_flight_share,
-            scored=config.step_reward == "x0",
+            scored=config.step_reward != "none",
             fusing=_fusing(config),
             pruning=_pruning(config),
             max_decodes=config.max_decodes,
@@ -193,7 +193,7 @@ class MCTS(Search):
         return (*range(level, 0, -self.stride), 0) if self.stride else path(self.policy, level)
 
     def _decodes(self, plan: Iterable[State]) -> int:
-        return 1 + (sum(state.open for state in plan) if self.scored else 0)
+        return 1 + sum(state.open for state in plan) * self.scored * self.setting.score_decodes
 
     # tell ----------------------------------------------------------------------------------------------------------
 

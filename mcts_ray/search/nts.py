@@ -52,7 +52,7 @@ class NTS(Rounds):
 
     def _cost(self, tries: int) -> tuple[int, int]:
         drawn = tries * (self.trajectory_nfe - 1)
-        return 1 + drawn, 1 + drawn * (tries > 1)
+        return 1 + drawn, self.decodes(1, drawn * (tries > 1))
 
     def _run(self, size: int, rounds: int) -> Script:
         (state,) = yield [self.walk(None, self.path[:1], score=False)]

@@ -96,7 +96,7 @@ class Particles(Rounds):
         }
 
     def _script(self) -> Script:
-        cost = self.trajectory_nfe, len(self.parts)
+        cost = self.trajectory_nfe, self.decodes(1, len(self.parts) - 1)
         while size := min(self.size or math.inf, self.pays_for(*cost)):
             yield from self._run(size)
 

@@ -1,8 +1,8 @@
 """Progressive seed pruning (arXiv 2607.21591): start many seeds, finish few.
 
 2N seeds run to a quarter of their denoiser calls; the N best go on to a half; the N/2 best of those are finished and the best
-image wins. Ranks are those of step scores: the reward of the x0 predicted by the last call of a stage, which costs a decode
-and a reward but no NFE. All seeds of a stage have the same levels, so raw scores may be compared. With ceil(S/4) and
+image wins. Ranks are those of step scores at the last call of a stage, by default the reward of the x0 predicted there, which
+costs a decode and a reward but no NFE. All seeds of a stage have the same levels, so raw scores may be compared. With ceil(S/4) and
 ceil(S/2) calls of S that is
 
     NFE = 2N ceil(S/4) + N (ceil(S/2) - ceil(S/4)) + N/2 (S - ceil(S/2)),   about N S
@@ -39,7 +39,8 @@ class PSP(Trajectories):
         def fits(n: int) -> bool:
             sizes = [-(-n // 2**stage) for stage in range(len(self.stages))]
             nfe = sum(size * (stop - start) for size, (start, stop) in zip(sizes, self.stages))
-            return nfe <= self.budget and (self.max_decodes is None or sum(sizes) <= self.max_decodes)
+            decodes = sizes[-1] + sum(sizes[:-1]) * self.setting.score_decodes
+            return nfe <= self.budget and (self.max_decodes is None or decodes <= self.max_decodes)
 
         n = 0
         while fits(n + 1):

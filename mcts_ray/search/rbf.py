@@ -43,15 +43,17 @@ class RBF(Rounds):
     def _script(self) -> Script:
         calls = self.trajectory_nfe
         while samples := min(self.samples, self.pays_for(calls, 1)):
-            searching = min(samples, self.pays_for(calls, calls + 1))
+            searching = min(samples, self.pays_for(calls, self.decodes(1, calls)))
             if searching:
-                nfe = int(min(self.nfe_left // searching, self.decodes_left // searching - 1))
+                nfe = self.nfe_left // searching
+                if self.setting.score_decodes:
+                    nfe = int(min(nfe, self.decodes_left // searching - 1))
                 yield from together([self._sample(nfe) for _ in range(searching)])
             else:
                 yield [self.walk(None, self.path) for _ in range(samples)]
 
     def _sample(self, nfe: int) -> Script:
-        """One sample with so many NFE, and one decode more than that."""
+        """One sample with so many NFE; every state is scored, and its image decoded."""
         *steps, last = self.path[1:-1] or [0]
         moves = self.trajectory_nfe - 1
         init = max(1, min(self.init, nfe // INIT_SHARE, nfe - moves))

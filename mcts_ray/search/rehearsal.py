@@ -18,7 +18,7 @@ def rehearse(search: Search, in_flight: int) -> Ledger:
 
 def _outcome(work: Work) -> Outcome:
     """Rewards and scores are hashes: the ids of the nodes as numbers in [0, 1)."""
-    cost = Cost(nfe=work.nfe, decodes=work.decodes, reward_calls=work.decodes, fusions=int(work.fuse is not None))
+    cost = Cost(nfe=work.nfe, decodes=work.decodes, reward_calls=work.reward_calls, fusions=int(work.fuse is not None))
     reward = _worth(work.edges[-1].node) if work.terminal else None
     return Outcome(work.id, work.search, work.epoch, cost, reward, tuple((node, _worth(node)) for node in work.scored))
 

@@ -27,7 +27,7 @@ PATIENCE = 100  # units that may fail before they have cost anything, as when st
 class State:
     """A state that a unit has reached.
 
-    value: the reward of its predicted x0, at level 0 of its image; -inf if none was asked for or could be given.
+    value: its step score, at level 0 the reward of its image; -inf if none was asked for or could be given.
     """
 
     node: str
@@ -140,6 +140,10 @@ class Rounds(Trajectories):
         calls = self.trajectory_nfe
         cuts = sorted({min(calls, max(1, math.ceil(share * calls - 1e-9))) for share in shares} | {0, calls + 1})
         return [self.path[a:b] for a, b in zip(cuts, cuts[1:])]
+
+    def decodes(self, images: int, scores: int) -> int:
+        """Decodes of so many finished images and step scores."""
+        return images + scores * self.setting.score_decodes
 
     def pays_for(self, nfe: int, decodes: int = 0) -> int:
         """How many times what is left pays for so many NFE and decodes."""

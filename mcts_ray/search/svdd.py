@@ -41,7 +41,7 @@ class SVDD(Rounds):
 
     def _cost(self, children: int) -> tuple[int, int]:
         drawn = children * (self.trajectory_nfe - 1)
-        return 1 + drawn, 1 + drawn * (children > 1)
+        return 1 + drawn, self.decodes(1, drawn * (children > 1))
 
     def _run(self, children: int) -> Script:
         (state,) = yield [self.walk(None, self.path[:1], score=False)]

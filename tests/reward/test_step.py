@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from mcts_ray.config import ConfigError, make_config
+from mcts_ray.reward import step
+from mcts_ray.reward.step import States, absolute, find_step_model, step_weights
+
+
+@pytest.mark.parametrize(
+    "kind, model, source, sentence",
+    [
+        ("value", "owner/model", None, "model owner/model has no value step model of its own; choose one with step_model"),
+        ("value", "scenes", "nowhere", "step_model 'nowhere' is no folder; name the folder of a value step model"),
+        ("value", "scenes", "owner/name", "is no folder; name"),
+        ("lrm", "scenes", "no where", "is no folder, nor a hub id like owner/name; name the folder of a lrm step model"),
+        ("value", "scenes", "{tmp}", "is not a folder with the weights"),
+        ("value", "scenes", "{tmp}/file", "is not a folder with the weights"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(tmp_path, kind, model, source, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "file").write_text("")
+    where = str(tmp_path / "empty")
+    if source == "{tmp}":
+        (tmp_path / "empty" / "file").unlink()
+    with pytest.raises(ValueError, match=sentence) as error:
+        find_step_model(kind, model, source and source.replace("{tmp}", where))
+    assert "\n" not in str(error.value)
+
+
+def test_the_shipped_one_is_called_scenes(tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "SHIPPED", tmp_path)
+    with pytest.raises(ValueError, match="this installation has no value step model for scenes"):
+        find_step_model("value", "scenes", None)
+    (tmp_path / "value").mkdir()
+    (tmp_path / "value" / "model.safetensors").write_bytes(b"")
+    assert find_step_model("value", "scenes", None) == find_step_model("value", "owner/name", "scenes") == "scenes"
+    assert step_weights("value", "scenes") == [tmp_path / "value" / "model.safetensors"]
+
+
+def test_a_hub_id_is_left_to_the_loader_of_lrm():
+    assert find_step_model("lrm", "scenes", "owner/name") == absolute("owner/name") == "owner/name"
+    assert step_weights("lrm", "owner/name") == []
+
+
+def test_a_folder_travels_by_its_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "head").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert absolute("head") == str(tmp_path / "head") and absolute("scenes") == "scenes"
+
+
+def test_a_part_of_states_is_its_rows():
+    x = torch.arange(3.0).view(3, 1, 1, 1)
+    states = States(x, x + 1, x + 2, x.flatten(), x.flatten(), {"mid": x + 3}, ("a", "b", "c"), x[..., 0] + 4)
+    part = states.part(slice(1, 3))
+    assert len(part) == 2 and part.prompts == ("b", "c")
+    assert [float(value.flatten()[0]) for value in (part.x, part.x0, part.eps, part.taps["mid"], part.embeddings)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        ({"algorithm": "psp", "step_model": "x"}, "step_model is the network of step_reward lrm or value"),
+        ({"algorithm": "best-of-n", "step_reward": "value"}, "best-of-n uses no step scores; leave step_reward at none, or record"),
+        ({"algorithm": "random", "step_reward": "lrm"}, "random uses no step scores"),
+        ({"algorithm": "psp", "step_reward": "clip"}, "step_reward: input should be 'none', 'x0', 'lrm' or 'value'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_sentence(values, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        make_config(values)
+
+
+def test_scores_without_a_decode_leave_decodes_free():
+    make_config({"algorithm": "psp", "step_reward": "value", "max_decodes": 1})
+    make_config({"algorithm": "best-of-n", "step_reward": "lrm", "record_scores": True, "max_decodes": 2})
+    for algorithm in ("psp", "fk", "mcts", "dfs"):
+        assert make_config({"algorithm": algorithm, "step_reward": "lrm"}).scores_in_engine
