@@ -42,6 +42,11 @@ class SearchConfig(BaseModel):
     max_seconds: float | None = Field(None, gt=0, description="Wall time after which the search ends; None: no limit.")
     max_decodes: int | None = Field(None, ge=1, description="Images that may be decoded and rewarded; None: no limit.")
     levels: int = Field(30, ge=1, le=1000, description="T, the levels of a full trajectory.")
+    grid: Literal["native", "leading", "trailing", "karras", "ays"] = Field(
+        "native",
+        description="Where the levels lie; native: at the scheduler's own time steps, leading or trailing: with that spacing, karras: "
+        "Karras et al.'s between the native ends, ays: Align Your Steps of Stable Diffusion 1.5, interpolated unless `levels` is 10.",
+    )
     order: Literal[1, 2] = Field(1, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
     jump: Literal["constant", "table", "ays"] = Field(
         "constant",
@@ -56,8 +61,8 @@ class SearchConfig(BaseModel):
         None,
         ge=0,
         le=1,
-        description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts. None: 1 where copies of a state "
-        "must part by noise, and for dfs; 0 for best-of-n, psp, random and zero-order.",
+        description="Noise of each jump as DDIM's eta, 0 deterministic, 1 DDPM; not for mcts, not with `phi_schedule`. None: 1 where "
+        "copies of a state must part by noise, and for dfs; 0 for best-of-n, psp, random and zero-order.",
     )
     step_reward: Literal["none", "x0", "lrm", "value"] | None = Field(
         None,
@@ -119,7 +124,12 @@ class SearchConfig(BaseModel):
         0.6,
         ge=0,
         le=1.5,
-        description="mcts: angle of branching, a child keeps cos^2(phi) of its noise; less below 2/5 of the levels, 0 below 1/5.",
+        description="Full angle of `phi_schedule`, for mcts that of branching: a child keeps cos^2(phi) of its noise.",
+    )
+    phi_schedule: Literal["constant", "taper", "linear", "cosine"] | None = Field(
+        None,
+        description="phi by the level jumped from; taper: less below 2/5 of the levels, linear and cosine: less and less from the top, "
+        "all three 0 below 1/5. None: taper for mcts; for others the noise is that of `eta`.",
     )
     branchings: int = Field(3, ge=1, description="mcts: at how many levels, spread over the noisy four fifths, paths may branch.")
     seeds: int | None = Field(
@@ -193,6 +203,7 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} ranks by step scores; set step_reward to x0, lrm or value")
         if self.algorithm in NOISY and self.eta == 0:
             raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
+        self._check_schedule()
         if self.step_model is not None and not self.scores_in_engine:
             raise ValueError("step_model is the network of step_reward lrm or value; set step_reward to one of them")
         decodes = not self.scores_in_engine
@@ -205,6 +216,20 @@ class SearchConfig(BaseModel):
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self
+
+    def _check_schedule(self) -> None:
+        """Trees branch where phi is above 0; the other noisy algorithms copy states at all levels."""
+        if self.phi_schedule is None or self.algorithm == "mcts":
+            return
+        if self.eta is not None:
+            raise ValueError("eta and phi_schedule both say how noisy a jump is; set one of them")
+        if self.algorithm in NOISY and self.phi == 0:
+            raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set phi above 0")
+        if self.algorithm in NOISY - TREES and self.phi_schedule != "constant":
+            raise ValueError(
+                f"{self.algorithm} needs noise at every level, where {self.phi_schedule} has none in the last fifth; "
+                "set phi_schedule to constant"
+            )
 
     @model_validator(mode="after")
     def _budget_pays_for_a_trajectory(self) -> SearchConfig:
@@ -260,6 +285,13 @@ class SearchConfig(BaseModel):
         return calls
 
     @property
+    def _default_eta(self) -> float | None:
+        """None where a schedule of phi sets the noise."""
+        if self.phi_schedule and self.algorithm != "mcts":
+            return None
+        return 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0
+
+    @property
     def _stride_words(self) -> str:
         if self.algorithm == "mcts" and self.rollout_stride:
             return f"levels {self.levels}, rollout_stride {self.rollout_stride}"
@@ -276,7 +308,8 @@ class SearchConfig(BaseModel):
             "reward": reward,
             "in_flight": max(1, budget // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
-            "eta": 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0,
+            "eta": self._default_eta,
+            "phi_schedule": "taper" if self.algorithm == "mcts" else None,
             "explore": 1.0 if self.algorithm in TREES else 0.3,
             "widen_c": 1.0 if self.algorithm in TREES else 2.0,
             "widen_a": 0.5,

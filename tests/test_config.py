@@ -70,6 +70,12 @@ def test_files_with_settings_over_them(tmp_path):
         ("a.json", '{"algorithm": "psp", "max_decodes": 2}', "psp needs max_decodes of at least 3, .* not 2"),
         ("a.json", '{"step_reward": "x0"}', "best-of-n uses no step scores"),
         ("a.json", '{"algorithm": "mcts", "eta": 0.5}', "mcts rolls out without noise and branches by phi"),
+        ("a.json", '{"grid": "linspace"}', "grid: input should be 'native', 'leading', 'trailing', 'karras' or 'ays', not 'linspace'"),
+        ("a.json", '{"phi_schedule": "step"}', "phi_schedule: input should be 'constant', 'taper', 'linear' or 'cosine', not 'step'"),
+        ("a.json", '{"eta": 0, "phi_schedule": "taper"}', "eta and phi_schedule both say how noisy a jump is; set one of them"),
+        ("a.json", '{"algorithm": "mcts", "eta": 1, "phi_schedule": "taper"}', "mcts rolls out without noise and branches by phi"),
+        ("a.json", '{"algorithm": "dts", "phi": 0, "phi_schedule": "taper"}', "dts needs noise, .* set phi above 0"),
+        ("a.json", '{"algorithm": "fk", "phi_schedule": "taper"}', "fk needs noise at every level, .* set phi_schedule to constant"),
         ("a.json", '{"algorithm": "mcts", "rollout_stride": 4, "budget": 7}', "needs 8 NFE .levels 30, rollout_stride 4."),
         ("a.json", '{"jump": "ays", "budget": 7}', "needs 10 NFE .levels 30, jump ays."),
         ("a.json", '{"backup": "median"}', "backup: input should be 'mean', 'max' or 'soft', not 'median'"),
@@ -99,6 +105,18 @@ def test_set_arguments():
     for text in ("k", "=2", "k=[1"):
         with pytest.raises(ConfigError, match="--set"):
             parse_setting(text)
+
+
+def test_noise_is_set_by_eta_or_by_a_schedule_of_phi():
+    def noise(**values):
+        config = SearchConfig(**values).resolved(True, (64, 64), "scenes")
+        assert SearchConfig(**config.model_dump()) == config
+        return config.eta, config.phi_schedule
+
+    assert noise() == (0.0, None) and noise(algorithm="svdd") == (1.0, None)
+    assert noise(phi_schedule="cosine") == noise(algorithm="dts", phi_schedule="cosine") == (None, "cosine")
+    assert noise(algorithm="svdd", phi_schedule="constant") == (None, "constant")
+    assert noise(algorithm="mcts") == (0.0, "taper") and noise(algorithm="mcts", phi_schedule="linear") == (0.0, "linear")
 
 
 def test_step_scores_are_what_the_algorithm_needs():

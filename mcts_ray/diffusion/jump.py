@@ -11,6 +11,7 @@ import math
 import torch
 
 from mcts_ray.diffusion.levels import Levels
+from mcts_ray.search.branching import scheduled
 
 
 def jump(
@@ -71,6 +72,14 @@ def phi_from_eta(levels: Levels, a: int, s: int, eta: float) -> float:
         return math.acos(min(1.0, alpha_s * sigma_a / (alpha_a * sigma_s)))
     rho = alpha_a * sigma_s / (alpha_s * sigma_a)
     return math.asin(min(1.0, eta * math.sqrt(max(0.0, 1.0 - rho**2))))
+
+
+def phi_from_schedule(levels: Levels, a: int, s: int, phi: float, schedule: str) -> float:
+    """The phi of a schedule (a name of `mcts_ray.search.branching.SCHEDULES`) for the jump a -> s, whatever s < a is.
+
+    Upwards it is the forward process, as in `phi_from_eta`.
+    """
+    return phi_from_eta(levels, a, s, 0.0) if s > a else scheduled(a, levels.T, phi, schedule)
 
 
 def split(

@@ -7,7 +7,7 @@ Shape suffix: L = T + 1 entries, index = level.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,8 +26,14 @@ from mcts_ray.diffusion.errors import ClippingRefused, UnsupportedScheduler
 
 _DISCRETE = (DDIMScheduler, DDPMScheduler)
 _SIGMA = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DPMSolverMultistepScheduler)
+_SPACINGS = ("leading", "trailing")
 _AYS = {"ays": "StableDiffusionTimesteps", "ays-xl": "StableDiffusionXLTimesteps"}
-GRIDS = ("native", *_AYS)
+GRIDS = ("native", *_SPACINGS, "karras", *_AYS)
+_RESPACED = {  # options by which a scheduler would put its noise levels elsewhere than at its time steps
+    **dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False),
+    "interpolation_type": "linear",
+}
+_RHO = 7.0  # of the Karras grid, as in the paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +76,9 @@ class Levels:
     def from_scheduler(cls, scheduler, T: int, grid: str = "native") -> Levels:
         """Read T levels from a diffusers scheduler, which is left untouched.
 
-        grid "native": the scheduler's own time steps. "ays" and "ays-xl": Align Your Steps (arXiv 2404.14507), see `ays_timesteps`.
+        grid "native": the scheduler's own time steps. "leading" and "trailing": its time steps with that `timestep_spacing`
+        (arXiv 2305.08891, table 2). "karras": even in sigma'^(1/7) between the ends of the native grid, see `karras_levels`.
+        "ays" and "ays-xl": Align Your Steps (arXiv 2404.14507), see `ays_timesteps`. Level 0 is the scheduler's own end in all.
         Raises UnsupportedScheduler (ClippingRefused if it clips), or ValueError for a T or grid that it cannot give.
         """
         refuse_clipping(scheduler)
@@ -78,17 +86,15 @@ class Levels:
             raise ValueError(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
         if T < 1:
             raise ValueError(f"levels must be at least 1, not {T}")
+        if grid != "native" and _is_flow(scheduler):
+            raise ValueError(f"the {grid} grid exists for Stable Diffusion noise schedules, not for flow matching; use native")
         scheduler = copy.deepcopy(scheduler)
-        if isinstance(scheduler, _DISCRETE):
-            levels = _from_alphas_cumprod(scheduler, T, grid)
-        elif isinstance(scheduler, _SIGMA):
-            levels = _from_sigmas(scheduler, T, grid)
-        elif isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            levels = _from_flow(scheduler, T, grid)
-        else:
-            raise UnsupportedScheduler(
-                f"{type(scheduler).__name__} has no known levels; use DDIM, DDPM, Euler, DPMSolverMultistep or FlowMatchEuler"
-            )
+        if grid in (*_SPACINGS, *_AYS):
+            options = {**_RESPACED, **({"timestep_spacing": grid} if grid in _SPACINGS else {})}
+            scheduler.register_to_config(**{name: value for name, value in options.items() if name in scheduler.config})
+        levels = _read(scheduler, T, _AYS.get(grid))
+        if grid == "karras":
+            levels = karras_levels(levels, scheduler.alphas_cumprod)
         levels._check(T)
         return levels
 
@@ -109,15 +115,42 @@ def refuse_clipping(scheduler) -> None:
             raise ClippingRefused(type(scheduler).__name__, option)
 
 
-def ays_timesteps(alphas_cumprod: torch.Tensor, T: int, grid: str) -> list[int]:
-    """The ten tabulated AYS time steps as T steps, highest first.
+def karras_levels(levels: Levels, alphas_cumprod: torch.Tensor) -> Levels:
+    """The grid of Karras et al. (arXiv 2206.00364, eq. 5, rho = 7) between levels T and 1 of `levels`, whose level 0 is kept:
+
+    sigma'_i = (sigma'_T^(1/rho) + (T - i)/(T - 1) (sigma'_1^(1/rho) - sigma'_T^(1/rho)))^rho,   sigma' = sigma / alpha
+
+    The noise levels are exact, and the network is told the fractional time step at which the log of the training noise levels
+    (`alphas_cumprod`), interpolated linearly, takes that value, as in k-diffusion and diffusers' Euler: U-Nets take time steps
+    as floats. The nearest training steps would move Stable Diffusion's levels by up to a fifth of a step at T = 30, and be the
+    same for two levels from about T = 80 on. ValueError where level T holds no signal.
+    """
+    if levels.alpha_L[-1] == 0:
+        raise ValueError("the karras grid needs signal at its first level, where this scheduler has none; use another grid")
+    root_L = (levels.sigma_L.double() / levels.alpha_L.double()) ** (1 / _RHO)
+    ratio_T = torch.linspace(float(root_L[-1]), float(root_L[1]), levels.T, dtype=torch.float64) ** _RHO
+    log_ratio_N = -0.5 * torch.logit(alphas_cumprod.double().cpu())
+    timesteps_T = np.interp(ratio_T.log().numpy(), log_ratio_N.numpy(), np.arange(len(log_ratio_N)))
+    alpha_T = 1 / (ratio_T**2 + 1).sqrt()
+
+    def below(end_L: torch.Tensor, values_T: torch.Tensor) -> torch.Tensor:
+        return torch.cat([end_L[:1], values_T.flip(0).float()])
+
+    timesteps_L = below(levels.timesteps_L, torch.from_numpy(timesteps_T))
+    return replace(
+        levels, timesteps_L=timesteps_L, alpha_L=below(levels.alpha_L, alpha_T), sigma_L=below(levels.sigma_L, ratio_T * alpha_T)
+    )
+
+
+def ays_timesteps(alphas_cumprod: torch.Tensor, T: int, table: str) -> list[int]:
+    """The ten tabulated AYS time steps as T steps, highest first; `table` is a name in diffusers' `AysSchedules`.
 
     The log-SNR at the tabulated steps is interpolated linearly over the step index (log-linear in sigma, as its
     authors do), and each value goes to the nearest training step. T = 10 gives the table itself.
     """
     if len(alphas_cumprod) != 1000:
         raise ValueError(f"the AYS tables are made for 1000 training steps, and this scheduler has {len(alphas_cumprod)}")
-    table = AysSchedules[_AYS[grid]]
+    table = AysSchedules[table]
     if len(table) == T:
         return list(table)
     lambda_N = (0.5 * torch.logit(alphas_cumprod.double())).numpy()
@@ -136,13 +169,30 @@ def ays_levels(levels: Levels, grid: str = "ays") -> tuple[int, ...]:
     return tuple(sorted(nearest, reverse=True))
 
 
-def _from_alphas_cumprod(scheduler, T: int, grid: str) -> Levels:
+def _is_flow(scheduler) -> bool:
+    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.get("use_flow_sigmas", False)
+
+
+def _read(scheduler, T: int, ays: str | None) -> Levels:
+    """The levels at the scheduler's time steps, or at those of an AYS table."""
+    if isinstance(scheduler, _DISCRETE):
+        return _from_alphas_cumprod(scheduler, T, ays)
+    if isinstance(scheduler, _SIGMA):
+        return _from_sigmas(scheduler, T, ays)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return _from_flow(scheduler, T)
+    raise UnsupportedScheduler(
+        f"{type(scheduler).__name__} has no known levels; use DDIM, DDPM, Euler, DPMSolverMultistep or FlowMatchEuler"
+    )
+
+
+def _from_alphas_cumprod(scheduler, T: int, ays: str | None) -> Levels:
     """DDIM ends at `final_alpha_cumprod` (which for Stable Diffusion is not clean), DDPM at the clean image."""
-    if grid == "native":
+    if ays:
+        timesteps_T = torch.tensor(ays_timesteps(scheduler.alphas_cumprod, T, ays))
+    else:
         scheduler.set_timesteps(T)
         timesteps_T = scheduler.timesteps.cpu()
-    else:
-        timesteps_T = torch.tensor(ays_timesteps(scheduler.alphas_cumprod, T, grid))
     if int(timesteps_T[0]) >= len(scheduler.alphas_cumprod):
         raise ValueError(f"{T} levels start past the last training step of this scheduler; use fewer levels")
     end = scheduler.final_alpha_cumprod if isinstance(scheduler, DDIMScheduler) else torch.tensor(1.0)
@@ -150,12 +200,12 @@ def _from_alphas_cumprod(scheduler, T: int, grid: str) -> Levels:
     return _levels(scheduler, timesteps_T, alphas_cumprod_L.sqrt(), (1 - alphas_cumprod_L).sqrt())
 
 
-def _from_sigmas(scheduler, T: int, grid: str) -> Levels:
+def _from_sigmas(scheduler, T: int, ays: str | None) -> Levels:
     """Euler and DPM-Solver++: sigma' = sigma/alpha of a variance-preserving state, the last entry being level 0."""
-    if grid == "native":
-        scheduler.set_timesteps(T)
+    if ays:
+        scheduler.set_timesteps(timesteps=ays_timesteps(scheduler.alphas_cumprod, T, ays))
     else:
-        scheduler.set_timesteps(timesteps=ays_timesteps(scheduler.alphas_cumprod, T, grid))
+        scheduler.set_timesteps(T)
     ratio_L = scheduler.sigmas.cpu().float().flip(0)
     if scheduler.config.get("use_flow_sigmas", False):
         return _levels(scheduler, scheduler.timesteps.cpu(), 1 - ratio_L, ratio_L)
@@ -163,9 +213,7 @@ def _from_sigmas(scheduler, T: int, grid: str) -> Levels:
     return _levels(scheduler, scheduler.timesteps.cpu(), alpha_L, ratio_L * alpha_L)
 
 
-def _from_flow(scheduler, T: int, grid: str) -> Levels:
-    if grid != "native":
-        raise ValueError("the AYS grid exists for Stable Diffusion noise schedules, not for flow matching")
+def _from_flow(scheduler, T: int) -> Levels:
     if scheduler.config.use_dynamic_shifting:
         raise UnsupportedScheduler("flow matching with use_dynamic_shifting has no levels independent of the image size")
     scheduler.set_timesteps(T)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mcts_ray.checks import canonical, check_algorithm, check_prompts, check_size, choose_reward, needs_scenes
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
-from mcts_ray.diffusion.jump import phi_from_eta
-from mcts_ray.diffusion.levels import ays_levels
+from mcts_ray.diffusion.jump import phi_from_eta, phi_from_schedule
+from mcts_ray.diffusion.levels import Levels, ays_levels
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
 from mcts_ray.reward import ImageReward, reward_name
@@ -44,7 +44,7 @@ def resolve(
     config = config.resolved(model == "scenes", denoiser.adapter.default_size, name)
     check_size(reward, config.height, config.width)
     denoiser.adapter.latent_shape(config.height, config.width)
-    denoiser.levels(config.levels)
+    denoiser.levels(config.levels, config.grid)
     if config.scores_in_engine:
         denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
     return config
@@ -60,15 +60,22 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         config.negative_prompt,
         config.guidance,
         config.levels,
+        config.grid,
         height=config.height,
         width=config.width,
         order=config.order,
         **scored,
     )
-    levels = denoiser.levels(config.levels)
-    phi = partial(phi_from_eta, levels, eta=config.eta)
+    levels = denoiser.levels(config.levels, config.grid)
     policy = make_policy(config, partial(ays_levels, levels))
-    search = ALGORITHMS[config.algorithm].from_config(id, setting, config, phi, policy)
+    search = ALGORITHMS[config.algorithm].from_config(id, setting, config, angles(config, levels), policy)
     search.record_scores = config.record_scores
     return search
+
+
+def angles(config: SearchConfig, levels: Levels) -> Callable[[int, int], float]:
+    """phi(a, s) of the jumps of trajectories, by eta or by a schedule of phi; `config` must be resolved."""
+    if config.phi_schedule is None:
+        return partial(phi_from_eta, levels, eta=config.eta)
+    return partial(phi_from_schedule, levels, phi=config.phi, schedule=config.phi_schedule)
 

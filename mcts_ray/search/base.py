@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Setting:
     """What all units of one search share; hashable.
 
-    `height` and `width` are in pixels, `levels` is T, `grid` is "native" (the scheduler's own time steps) or "ays",
-    `order` is 1 (DDIM) or 2 (DPM-Solver++ 2M) for the moves of a walk. `step_reward`: what scores a state, "x0" (its predicted
-    image, decoded and rewarded), "lrm" or "value" (the state itself, by the network in `step_model`).
+    `height` and `width` are in pixels, `levels` is T, `grid` a name of `mcts_ray.diffusion.levels.GRIDS` ("native": the
+    scheduler's own time steps), `order` is 1 (DDIM) or 2 (DPM-Solver++ 2M) for the moves of a walk. `step_reward`: what scores a
+    state, "x0" (its predicted image, decoded and rewarded), "lrm" or "value" (the state itself, by the network in `step_model`).
     """
 
     prompt: str
@@ -213,7 +213,7 @@ class Search(ABC):
     ) -> Search:
         """The search that a resolved configuration describes.
 
-        `phi(a, s)` is the angle of its `eta` for a jump from level a to s; `policy` chooses jump sizes.
+        `phi(a, s)` is the angle of its `eta`, or of its `phi_schedule`, for a jump from level a to s; `policy` chooses jump sizes.
         """
 
     @abstractmethod

@@ -95,7 +95,7 @@ class MCTS(Search):
             id,
             setting,
             config.budget,
-            Branching(setting.levels, config.phi, config.branchings),
+            Branching(setting.levels, config.phi, config.branchings, config.phi_schedule),
             seed=config.seed,
             seeds=config.seeds,
             policy=policy,

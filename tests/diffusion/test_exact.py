@@ -69,6 +69,24 @@ def test_trailing_k_two():
     close(run(engine_of(pipe), [walk])["w"].latent, stock(pipe, "w/20", 10))
 
 
+@pytest.mark.parametrize("T", [8, 10])
+def test_trailing_grid_is_the_stock_pipeline_with_trailing_steps(T):
+    """T divides 1000: only there does a stock DDIM step end at the next time step."""
+    pipe = tiny_pipeline()
+    ours = run(engine_of(pipe), [seed_walk("w", setting(levels=T, grid="trailing"))])["w"].latent
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    close(ours, stock(pipe, f"w/{T}", T))
+
+
+@pytest.mark.parametrize("grid, option", [("trailing", {"timestep_spacing": "trailing"}), ("karras", {"use_karras_sigmas": True})])
+def test_grids_are_the_stock_pipeline_with_euler(grid, option):
+    T = 7  # does not divide 1000
+    pipe = tiny_pipeline(scheduler=EulerDiscreteScheduler(**SD_BETAS, timestep_spacing="leading", steps_offset=1))
+    ours = run(engine_of(pipe), [seed_walk("w", setting(levels=T, grid=grid))])["w"].latent
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config, **option)
+    close(ours, stock(pipe, f"w/{T}", T))
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_eta_with_the_noise_of_the_nodes(prediction_type, eta):

@@ -40,10 +40,12 @@ def test_levels_descend_in_noise(scheduler, T):
 def test_reads_the_object_and_leaves_it_untouched():
     scheduler = tiny_scheduler()
     scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
-    before = scheduler.timesteps.clone()
-    levels = Levels.from_scheduler(scheduler, 10)
+    before, config = scheduler.timesteps.clone(), dict(scheduler.config)
+    levels, trailing = Levels.from_scheduler(scheduler, 10), Levels.from_scheduler(scheduler, 10, "trailing")
+    assert torch.equal(trailing.alpha_L[10], scheduler.alphas_cumprod[999].sqrt())
     assert torch.equal(levels.alpha_L[10], scheduler.alphas_cumprod[901].sqrt())
     assert torch.equal(scheduler.timesteps, before) and scheduler.num_inference_steps is None
+    assert dict(scheduler.config) == config
 
 
 def test_level_zero_is_the_schedulers_own_end():
@@ -127,6 +129,61 @@ def test_ays_refusals():
         Levels.from_scheduler(FlowMatchEulerDiscreteScheduler(), 10, "ays")
 
 
+@pytest.mark.parametrize("grid", ["leading", "trailing"])
+@pytest.mark.parametrize("T", [7, 10, 30])
+@pytest.mark.parametrize(
+    "scheduler",
+    [tiny_scheduler(), DDPMScheduler(**SD_BETAS, clip_sample=False), EulerDiscreteScheduler(**SD_BETAS, use_karras_sigmas=True)],
+    ids=lambda s: type(s).__name__,
+)
+def test_spaced_grids_are_the_stock_schedulers(scheduler, T, grid):
+    """Whatever the scheduler's own spacing is; level 0 stays its own end."""
+    stock = type(scheduler).from_config(scheduler.config, timestep_spacing=grid, use_karras_sigmas=False)
+    stock.set_timesteps(T)
+    levels = Levels.from_scheduler(scheduler, T, grid)
+    assert levels.timesteps_L[1:].flip(0).tolist() == stock.timesteps.tolist()
+    torch.testing.assert_close(levels.alpha_L[1:].flip(0), stock.alphas_cumprod[stock.timesteps.long()].sqrt())
+    assert levels.alpha_L[0] == Levels.from_scheduler(scheduler, T).alpha_L[0]
+
+
+def test_the_native_grid_is_its_own_spacing():
+    for spacing in ("leading", "trailing"):
+        native, named = (Levels.from_scheduler(tiny_scheduler(timestep_spacing=spacing), 30, grid) for grid in ("native", spacing))
+        assert torch.equal(native.alpha_L, named.alpha_L) and torch.equal(native.timesteps_L, named.timesteps_L)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("T", [2, 10, 30])
+def test_karras_grid_is_that_of_the_stock_euler(T, spacing):
+    stock = EulerDiscreteScheduler(**SD_BETAS, timestep_spacing=spacing, steps_offset=1, use_karras_sigmas=True)
+    stock.set_timesteps(T)
+    plain = EulerDiscreteScheduler(**SD_BETAS, timestep_spacing=spacing, steps_offset=1)
+    levels = Levels.from_scheduler(plain, T, "karras")
+    torch.testing.assert_close(levels.sigma_L / levels.alpha_L, stock.sigmas.flip(0))
+    torch.testing.assert_close(levels.timesteps_L[1:].flip(0), stock.timesteps, atol=1e-3, rtol=0)
+    assert levels.start_scale == Levels.from_scheduler(plain, T).start_scale
+
+
+@pytest.mark.parametrize("T", [1, 10, 100])
+def test_karras_grid_keeps_the_ends_of_the_native_one(T):
+    native, karras = (Levels.from_scheduler(tiny_scheduler(), T, grid) for grid in ("native", "karras"))
+    for one, other in zip((native.timesteps_L, native.alpha_L, native.sigma_L), (karras.timesteps_L, karras.alpha_L, karras.sigma_L)):
+        torch.testing.assert_close(one[[0, 1, -1]], other[[0, 1, -1]])
+    root_L = (karras.sigma_L / karras.alpha_L)[1:].double() ** (1 / 7)  # equation 5: even in the seventh root of sigma'
+    torch.testing.assert_close(root_L.diff(), ((root_L[-1] - root_L[0]) / max(1, T - 1)).expand(T - 1), atol=1e-6, rtol=1e-4)
+
+
+def test_grid_refusals():
+    for grid in ("leading", "trailing", "karras", "ays"):
+        for flow in (FlowMatchEulerDiscreteScheduler(), DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")):
+            with pytest.raises(ValueError, match=f"the {grid} grid exists .* not for flow matching"):
+                Levels.from_scheduler(flow, 10, grid)
+    with pytest.raises(ValueError, match="karras grid needs signal at its first level"):
+        Levels.from_scheduler(tiny_scheduler("v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"), 10, "karras")
+    with pytest.raises(UnsupportedScheduler, match="PNDMScheduler has no known levels"):
+        Levels.from_scheduler(PNDMScheduler(**SD_BETAS), 10, "trailing")
+
+
 @pytest.mark.parametrize("T", [5, 10, 30, 50])
 def test_ays_levels_are_the_nearest_ones_of_the_native_grid(T):
     levels = Levels.from_scheduler(tiny_scheduler(), T)
@@ -137,3 +194,11 @@ def test_ays_levels_are_the_nearest_ones_of_the_native_grid(T):
         assert abs(levels.timesteps_L[level] - t) == (levels.timesteps_L[1:] - t).abs().min()
     with pytest.raises(ValueError, match="not for flow matching"):
         ays_levels(Levels.from_scheduler(FlowMatchEulerDiscreteScheduler(), T))
+
+
+@pytest.mark.parametrize("grid", ["trailing", "karras", "ays"])
+def test_ays_levels_of_other_grids(grid):
+    levels = Levels.from_scheduler(tiny_scheduler(), 30, grid)
+    found = ays_levels(levels)
+    assert found[0] == 30 and list(found) == sorted(set(found), reverse=True) and 8 <= len(found) <= 10
+    assert all((levels.timesteps_L[1:] - t).abs().min() == (levels.timesteps_L[list(found)] - t).abs().min() for t in (645, 233, 24))
