@@ -3,11 +3,10 @@
     python -m benchmarks.quality [--study first|screen|main|schedulers] [--prompts 30] [--seeds 3] [--full]
 
 first: best-of-n, psp and mcts at 16 T on medium and hard test prompts. screen: every algorithm, both eta, at 8 T on hard
-validation prompts. main: psp and the best four of the
-screen at 2, 4, 8, 16 T on hard test prompts. schedulers: noise, branching angles, grids, T
-and order for best-of-n and mcts at 8 T on hard validation prompts. Intervals are 95 % bootstrap intervals over prompts, seeds
-averaged within a prompt; `difference` is paired with the first arm. Resumable: runs/NAME holds what has ended, rows.csv and
-page.html of the study too; pools of finished samples are shared in runs/pools.
+validation prompts. main: psp and the best four of the screen at 2, 4, 8, 16 T on hard test prompts. schedulers: eta, schedules of
+phi, grids, T and order for best-of-n and mcts at 8 times 30 NFE on hard validation prompts. Intervals are 95 % bootstrap intervals
+over prompts, seeds averaged within a prompt; `difference` is paired with the first arm. Resumable: runs/NAME holds what has ended,
+rows.csv and page.html of the study too; pools of finished samples are shared in runs/pools.
 """
 
 from __future__ import annotations
@@ -25,11 +24,16 @@ from mcts_ray.compare.request import make_comparison
 LEVELS = 30
 BASE = "best-of-n"
 VALIDATION = 20  # prompts on whose pools the jump policy of best-of-n is chosen
-_BOTH = ("levels=10", "levels=15", "jump=ays", "order=2", "k=2")  # for best-of-n and mcts; the first arm is T = 30, eta 0
-SCHEDULERS = [
-    BASE, *(f"{BASE},eta={eta}" for eta in (0.5, 1)), *(f"{BASE},{field}" for field in _BOTH),
-    "mcts", *(f"mcts,phi={phi}" for phi in (0.3, 0.9)), *(f"mcts,{field}" for field in _BOTH),
-]  # fmt: skip
+_BOTH = ("grid=trailing", "grid=karras", "grid=ays", "levels=15", "levels=10", "order=2")  # scenes' own grid is leading
+SCHEDULERS = [  # the first arm is T = 30 with eta 0; at T = 30 a constant phi branches mcts as the taper does
+    BASE,
+    *(f"{BASE},{fields}" for fields in ("eta=0.5", "eta=1")),
+    *(f"{BASE},phi_schedule={fields}" for fields in ("constant,phi=0.3", "taper,phi=0.3", "cosine,phi=0.6")),
+    *(f"{BASE},{fields}" for fields in (*_BOTH, "grid=ays,levels=10", "order=2,k=2")),
+    "mcts",
+    *(f"mcts,{fields}" for fields in ("phi=0.3", "phi=0.9", "phi_schedule=linear,phi=0.9", "phi_schedule=cosine,phi=0.9")),
+    *(f"mcts,{fields}" for fields in (*_BOTH, "rollout_stride=2", "order=2,rollout_stride=2")),
+]
 EVERY = [arm.label for arm in every_arm(LEVELS)]
 STUDIES = {  # arms, budgets, sets, split, prompts of each set, seeds, samples of the pools
     "first": ([BASE, "psp", "mcts"], "16", ["medium", "hard"], "test", 30, 3, 0),

@@ -47,7 +47,7 @@ class SearchConfig(BaseModel):
         description="Where the levels lie; native: at the scheduler's own time steps, leading or trailing: with that spacing, karras: "
         "Karras et al.'s between the native ends, ays: Align Your Steps of Stable Diffusion 1.5, interpolated unless `levels` is 10.",
     )
-    order: Literal[1, 2] = Field(1, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
+    order: int = Field(1, ge=1, le=2, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
     jump: Literal["constant", "table", "ays"] = Field(
         "constant",
         description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels.",

@@ -102,6 +102,7 @@ def test_set_arguments():
     assert parse_setting("negative_prompt=a = b") == ("negative_prompt", "a = b")
     config = make_config(dict([parse_setting("k=2"), parse_setting("eta=0.5"), parse_setting("budget=null")]))
     assert (config.k, config.eta, config.budget) == (2, 0.5, None)
+    assert make_config(dict([parse_setting("order=2")])).order == 2
     for text in ("k", "=2", "k=[1"):
         with pytest.raises(ConfigError, match="--set"):
             parse_setting(text)

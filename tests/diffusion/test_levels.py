@@ -174,8 +174,9 @@ def test_karras_grid_keeps_the_ends_of_the_native_one(T):
 
 
 def test_grid_refusals():
+    dpm = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
     for grid in ("leading", "trailing", "karras", "ays"):
-        for flow in (FlowMatchEulerDiscreteScheduler(), DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")):
+        for flow in (FlowMatchEulerDiscreteScheduler(), dpm):
             with pytest.raises(ValueError, match=f"the {grid} grid exists .* not for flow matching"):
                 Levels.from_scheduler(flow, 10, grid)
     with pytest.raises(ValueError, match="karras grid needs signal at its first level"):
