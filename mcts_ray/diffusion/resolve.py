@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel
+from mcts_ray.hub import HubError, hub_file, is_hub_id
 
 PIPELINES = ("StableDiffusionPipeline",)
 SCENES = Path(__file__).parents[1] / "scenes" / "weights" / "pipeline"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_TIMEOUT = 10  # seconds for the hub to answer
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def resolve_model(name: str) -> Model:
         model = Model(name, str(SCENES), local=True)
     elif name and Path(name).expanduser().is_dir():
         model = Model(name, str(Path(name).expanduser()), local=True)
-    elif _HUB_ID.fullmatch(name):
+    elif is_hub_id(name):
         model = Model(name, name, local=False)
     else:
         raise ModelNotFound(f"unknown model {name!r}; use scenes, an existing folder, or a hub id like owner/name")
@@ -100,27 +98,7 @@ def _read(model: Model, file: str) -> dict:
 
 def _hub_file(name: str, file: str) -> Path:
     """A small file of a hub repository, from the local cache if it is there."""
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
     try:
-        cached = hub.try_to_load_from_cache(name, file)
-        if isinstance(cached, str):
-            return Path(cached)
-        hub.HfApi().model_info(name, timeout=_TIMEOUT)  # one try, where a download would retry for half a minute
-        return Path(hub.hf_hub_download(name, file))
-    except errors.HFValidationError:
-        raise ModelNotFound(f"unknown model {name!r}: neither an existing folder nor a valid hub id") from None
-    except errors.GatedRepoError:
-        raise ModelNotFound(f"{name} is gated: accept its terms on its hub page, then log in with `hf auth login`") from None
-    except errors.RepositoryNotFoundError:
-        raise ModelNotFound(f"no model {name} on the hub; if it is private, log in with `hf auth login`") from None
-    except errors.RemoteEntryNotFoundError:
-        raise ModelNotFound(f"{name} is not a diffusers pipeline: it has no {file}") from None
-    except errors.HfHubHTTPError as error:
-        raise ModelNotFound(f"the hub refused {name}: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # no connection: the hub library changes its transport, and with it the exception, between releases
-        raise ModelNotFound(
-            f"{name} is not in the local cache and the hub cannot be reached ({type(error).__name__}); "
-            "check the connection, or give a local folder"
-        ) from None
+        return hub_file(name, file)
+    except HubError as error:
+        raise ModelNotFound(str(error)) from None
