@@ -48,7 +48,7 @@ def search(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     algorithm: Annotated[Optional[str], typer.Option(help="best-of-n, psp, mcts, fk, svdd, beam, bfs, dfs, smc-tempered, dts, dts-star, rbf, nts, demon, random or zero-order. [best-of-n]")] = None,
-    reward: Annotated[Optional[str], typer.Option(help="scenes, jpeg, MODULE:FUNCTION, or a sum as in scenes:1,jpeg:0.2.")] = None,
+    reward: Annotated[Optional[str], typer.Option(help="scenes, jpeg, pickscore, clipscore, hps, aesthetic, NAME@FOLDER, MODULE:FUNCTION, or a sum as in pickscore:1,jpeg:0.2.")] = None,
     budget: Annotated[Optional[int], typer.Option(metavar="NFE", help="Denoiser evaluations per prompt. [8 x levels]")] = None,
     max_seconds: Annotated[Optional[float], typer.Option(help="Wall time per prompt. [no limit]")] = None,
     max_decodes: Annotated[Optional[int], typer.Option(help="Finished images per prompt. [no limit]")] = None,

@@ -180,7 +180,9 @@ class SearchConfig(BaseModel):
     height: int | None = Field(None, ge=8, description="Pixels; None: the size the model was trained for.")
     width: int | None = Field(None, ge=8, description="Pixels; None: the size the model was trained for.")
     reward: str | None = Field(
-        None, description="scenes, jpeg, MODULE:FUNCTION or a sum as in scenes:1,jpeg:0.2; None: scenes for the scenes model."
+        None,
+        description="scenes, jpeg, pickscore, clipscore, hps, aesthetic, NAME@FOLDER, MODULE:FUNCTION, or a sum as in pickscore:1,jpeg:0.2; "
+        "None: scenes for the scenes model.",
     )
     in_flight: int | None = Field(
         None, ge=1, description="Units of work in flight at once per search; None: budget // 8, at least 1."

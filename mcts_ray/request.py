@@ -15,6 +15,7 @@ from mcts_ray.config import SearchConfig, load_config, parse_setting
 from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_free
+from mcts_ray.reward import find_weights
 
 EXECUTORS = ("ray", "local")
 
@@ -66,7 +67,9 @@ def make_request(
     for path in outs:
         check_free(path)
     found = resolve_model(model)
-    check_size(default_reward(model, config.reward), *image_size(found, config.height, config.width))
+    reward = default_reward(model, config.reward)
+    check_size(reward, *image_size(found, config.height, config.width))
+    find_weights(reward)
     if executor == "ray":
         address = find(address) or "local"
     return Request(prompts, config, found, device, dtype, executor, workers, address, outs)

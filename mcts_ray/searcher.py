@@ -16,7 +16,7 @@ from mcts_ray.executor.backend import Backend, Found, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.report.run import RunDirectory, check_free
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
-from mcts_ray.reward import ImageReward
+from mcts_ray.reward import ImageReward, find_weights
 from mcts_ray.search import Search
 
 
@@ -112,8 +112,10 @@ class Searcher:
         for out in outs or ():
             check_free(Path(out))
         asked = config or SearchConfig()
+        reward = choose_reward(self.model, asked.reward, self.reward)
+        find_weights(reward)
         plan = self.backend.plan(prompts, asked, self.reward)
-        config, reward = plan.config, choose_reward(self.model, asked.reward, self.reward)
+        config = plan.config
         runs = [self._open_run(*pair, plan, Path(out)) for *pair, out in zip(plan.searches, prompts, outs or ())]
         tasks = [
             Task(search, config.in_flight, config.images, runs[index].path if runs else None)

@@ -20,12 +20,13 @@ from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.tree_manager import TreeManager
+from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
-from mcts_ray.reward.base import ImageReward
+from mcts_ray.reward import ImageReward, with_absolute_folders
 from mcts_ray.reward.step import absolute
 
 START = 600.0  # seconds that a cluster may take to find room for the actors
@@ -68,7 +69,9 @@ class RayBackend:
         """The plan of a request; ValueError with a sentence if the model cannot do it."""
         if config.step_model:
             config = config.model_copy(update={"step_model": absolute(config.step_model)})
-        return _get(self._manager.plan.remote(list(prompts), config, reward))
+        plan = _get(self._manager.plan.remote(list(prompts), config, reward))
+        _get(self._manager.load.remote(with_absolute_folders(choose_reward(self.model.name, config.reward, reward))))
+        return plan
 
     def run(
         self,
@@ -83,7 +86,7 @@ class RayBackend:
         ids = [task.search.id for task in tasks]
         error = None
         try:
-            _get(self._manager.submit.remote(tasks, reward, plan.latent_shape, size))
+            _get(self._manager.submit.remote(tasks, with_absolute_folders(reward), plan.latent_shape, size))
             self._watch(ids, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught

@@ -65,6 +65,12 @@ class TreeManager:
         self._plans += 1
         return await self.workers[0].denoiser.call("plan", f"{self._plans}-", prompts, config, reward)
 
+    async def load(self, reward: Any) -> None:
+        """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
+        if isinstance(reward, str):
+            rewards = dict.fromkeys(worker.reward for worker in self.workers)
+            await asyncio.gather(*(actor.call("load", reward, reward) for actor in rewards))
+
     async def submit(self, tasks: Sequence[Task], reward: Any, latent_shape: tuple[int, int, int], batch_size: int) -> None:
         """Begin searches. ValueError if the reward cannot be made."""
         key = tasks[0].search.id

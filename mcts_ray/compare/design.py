@@ -17,7 +17,7 @@ from mcts_ray.compare.judge import as_reward
 from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_setting
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.report.run import write_json
-from mcts_ray.reward import parse_reward
+from mcts_ray.reward.resolve import weight_files
 from mcts_ray.reward.step import step_weights
 from mcts_ray.search import ALGORITHMS
 
@@ -176,9 +176,9 @@ def model_key(model: Model) -> str:
 
 
 def reward_key(*rewards: str) -> str:
-    """What stands for the weights of rewards: those of the shipped scorer where it is used."""
-    used = any(term.name == "scenes" for reward in rewards for term in parse_reward(reward))
-    return _digest(sorted((Path(__file__).parents[1] / "scenes" / "weights" / "scorer").rglob("*.safetensors"))) if used else ""
+    """What stands for the weights of rewards: those that lie on this machine, the shipped scorer's where it is used."""
+    files = list(dict.fromkeys(file for reward in rewards for file in weight_files(reward)))
+    return _digest(files) if files else ""
 
 
 def step_key(design: Design) -> str:

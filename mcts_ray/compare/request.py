@@ -33,7 +33,7 @@ from mcts_ray.config import parse_setting
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_writable
 from mcts_ray.request import check_where
-from mcts_ray.reward import parse_reward
+from mcts_ray.reward import find_weights, parse_reward
 
 QUICK = {"arms": ("best-of-n", "psp", "mcts"), "times": "8", "count": 20, "seeds": 1}
 FULL = {"times": "2,4,8,16", "count": 100, "seeds": 3}  # and every algorithm with both eta
@@ -132,6 +132,8 @@ def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, exec
     model = resolve_model(design.model)
     check_size(design.reward, *image_size(model, design.settings.get("height"), design.settings.get("width")))
     rewards = (design.reward, as_reward(design.gold))
+    for reward in rewards:
+        find_weights(reward)
     reward_weights = reward_key(*rewards) + step_key(design)
     design = Design(**{**vars(design), "weights": model_key(model), "reward_weights": reward_weights})
     check_folder(design, out)

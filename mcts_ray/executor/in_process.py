@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.decode import Decoder
@@ -28,7 +29,9 @@ class InProcess:
         self._rewards: dict[str, Reward] = {}
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
-        return make_plan(self.model, self.denoiser, prompts, config, reward)
+        plan = make_plan(self.model, self.denoiser, prompts, config, reward)
+        self._reward(choose_reward(self.model, config.reward, reward))  # what is wrong with its weights is said before the search
+        return plan
 
     def run(
         self,

@@ -43,7 +43,7 @@ def test_any_callable():
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("scens", "unknown reward 'scens': choose jpeg, scenes"),
+        ("scens", "unknown reward 'scens': choose aesthetic, clipscore, hps, jpeg, pickscore, scenes"),
         ("", "unknown reward ''"),
         ("scenes,jpeg:1", "each term of a sum needs a weight"),
         ("scenes:1,jpg:1", "unknown reward 'jpg'"),
