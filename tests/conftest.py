@@ -14,3 +14,11 @@ def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """A tiny CLIP with tokenizer and image processor, saved as the published ones are."""
+    from tests.tiny_clip import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("clip"))

@@ -77,6 +77,20 @@ def test_the_configuration_chooses_the_reward_over_the_searcher():
     assert searcher("a red circle", CONFIG.model_copy(update={"reward": "jpeg"})).config.reward == "jpeg"
 
 
+def test_a_network_as_reward_is_booked_and_says_why_it_cannot_be_loaded(clip_folder, tmp_path):
+    searcher = Searcher(tiny_pipeline(), reward=f"pickscore@{clip_folder}")
+    result = searcher("a red circle", CONFIG)
+    plain = searcher("a red circle", CONFIG.model_copy(update={"reward": "jpeg"}))
+    assert result.ledger.decodes == result.ledger.reward_calls == 6
+    assert result.ledger.model_forwards == plain.ledger.model_forwards + 6
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "clip" / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="reward 'pickscore': .* cannot be loaded") as error:
+        searcher.many(["a red circle"], CONFIG.model_copy(update={"reward": f"pickscore@{tmp_path}/clip"}), outs=[tmp_path / "run"])
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
 def test_when_everything_fails_the_error_says_why():
     searcher = Searcher(tiny_pipeline(), reward=lambda images, prompts: [float("nan")] * len(prompts))
     with pytest.raises(SearchFailed, match="6 units failed, the first because reward '<lambda>' returned nan"):

@@ -113,17 +113,21 @@ def pixels_by(processor: Any) -> Callable[[np.ndarray], torch.Tensor]:
 
 def load_tensors(reward: str, file: Path) -> dict[str, Any]:
     """A file that `torch.save` has made of tensors and plain containers; nothing in it is run."""
-    try:
-        return loading(reward, str(file), lambda: torch.load(file, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError:  # torch's own sentence advises to open it all the same
-        raise ValueError(f"reward {reward!r}: {file} is no file of tensors alone, and others are not opened") from None
+
+    def load() -> dict[str, Any]:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # torch's own sentence advises to open it all the same
+            raise ValueError("it is no file of tensors alone, and others are not opened") from None
+
+    return loading(reward, str(file), load)
 
 
 def loading(reward: str, what: str, load: Callable[[], Any]) -> Any:
     """What `load` returns; ValueError with the first line of what it raises."""
     try:
         return load()
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, EOFError) as error:
+    except Exception as error:  # transformers, safetensors and torch have no common one for a file that is not what it should be
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"reward {reward!r}: {what} cannot be loaded: {reason}") from error
 

@@ -1,6 +1,7 @@
 """Searches by Ray actors, on a real tiny pipeline: the same trees as in process, more workers, deaths, interrupts."""
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -182,6 +183,22 @@ def test_a_callable_reward_travels(one):
     finally:
         one.reward = reward
     assert result.config.reward == "dark" and result.best.reward == pytest.approx(-np.asarray(result.images[0]).mean())
+
+
+def test_weights_of_a_reward_are_found_from_here(one, local, clip_folder, monkeypatch):
+    monkeypatch.chdir(clip_folder.parent)
+    config = CONFIG.model_copy(update={"algorithm": "best-of-n", "reward": f"pickscore@{clip_folder.name}"})
+    here, there = local("a red circle", config), one("a red circle", config)
+    assert there.config.reward == f"pickscore@{clip_folder.name}"
+    assert [c.reward for c in there.candidates] == pytest.approx([c.reward for c in here.candidates])
+    assert there.ledger.model_forwards == here.ledger.model_forwards
+
+
+def test_weights_that_cannot_be_loaded_are_the_users_mistake(one, clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="reward 'pickscore': .* cannot be loaded"):
+        one("a red circle", CONFIG.model_copy(update={"reward": f"pickscore@{tmp_path}/clip"}))
 
 
 def test_mistakes_are_sentences(one, cluster, tiny_folder):

@@ -1,14 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.reward.tiny_clip import save_clip
-
 PROMPTS = ["a red circle", "a blue square", "a red circle", "a green ring left of a white cross"]
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
-    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

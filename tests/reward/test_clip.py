@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPProcessor
 from mcts_ray.reward import clip as module
 from mcts_ray.reward.clip import load_clip, load_tensors
 from mcts_ray.reward.weights import find_clip
-from tests.reward.tiny_clip import save_clip
+from tests.tiny_clip import save_clip
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,9 @@ def test_weights_that_are_not_all_there(clip_folder, tmp_path):
     save_file({name: value for name, value in state.items() if "projection" not in name}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="cannot be loaded: the weights lack text_projection.weight and 1 more$"):
         load_clip("r", find_clip("r", str(folder)), "cpu")
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cannot be loaded: .*header"):
+        load_clip("r", find_clip("r", str(folder)), "cpu")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"reward 'r': .* cannot be loaded: .*model\.safetensors") as error:
         load_clip("r", find_clip("r", str(folder)), "cpu")
@@ -105,7 +108,7 @@ def test_a_file_of_more_than_tensors_is_not_opened(tmp_path):
             return json.dumps, ("run",)
 
     torch.save({"state_dict": Stray()}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"reward 'r': .*x\.pt is no file of tensors alone, and others are not opened"):
+    with pytest.raises(ValueError, match=r"reward 'r': .*x\.pt cannot be loaded: it is no file of tensors alone, and others are not opened"):
         load_tensors("r", tmp_path / "x.pt")
     (tmp_path / "y.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"y\.pt cannot be loaded") as error:

@@ -4,7 +4,7 @@ import pytest
 from mcts_ray.reward import pickscore, resolve_reward
 from mcts_ray.reward.pickscore import PickScore, find
 from tests.reward.test_clip import direct
-from tests.reward.tiny_clip import save_clip, save_processor
+from tests.tiny_clip import save_clip, save_processor
 
 
 def test_score(clip_folder, images, prompts):
