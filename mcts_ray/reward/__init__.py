@@ -1,7 +1,13 @@
 """Rewards that guide a search: what they are, the named ones, weighted sums of them, and how they are found by name."""
 
 from mcts_ray.reward.base import ImageReward, Reward, Scored
-from mcts_ray.reward.resolve import find_weights, parse_reward, resolve_reward, reward_name, with_absolute_folders
+from mcts_ray.reward.resolve import (
+    find_weights,
+    parse_reward,
+    resolve_reward,
+    reward_name,
+    with_absolute_folders,
+)
 
 __all__ = [
     "ImageReward",

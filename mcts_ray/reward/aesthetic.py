@@ -74,7 +74,15 @@ def read_layers(state: Any, file: str) -> Layers:
         layers = [tuple(state[f"layers.{i}.{part}"].float().numpy() for part in ("weight", "bias")) for i in numbers]
     except (KeyError, AttributeError):
         layers = []
-    shapes = [weight.shape for weight, _ in layers]
-    if not shapes or any(len(s) != 2 for s in shapes) or shapes[-1][0] != 1 or any(a[0] != b[1] for a, b in zip(shapes, shapes[1:])):
-        raise ValueError(f"reward {NAME!r}: {file} does not hold linear layers `layers.0.weight`, ... from an embedding to one number")
+    if not _fit(layers):
+        wanted = "linear layers `layers.0.weight`, `layers.0.bias`, ... from an embedding to one number"
+        raise ValueError(f"reward {NAME!r}: {file} does not hold {wanted}")
     return layers
+
+
+def _fit(layers: Layers) -> bool:
+    """Whether each layer reads what the one before it gives, and the last gives one number."""
+    if any(weight.ndim != 2 or bias.shape != weight.shape[:1] for weight, bias in layers):
+        return False
+    outs, ins = [weight.shape[0] for weight, _ in layers], [weight.shape[1] for weight, _ in layers]
+    return bool(layers) and outs == [*ins[1:], 1]

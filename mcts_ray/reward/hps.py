@@ -64,7 +64,8 @@ def _open_clip() -> Any:
         import open_clip
     except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"reward {NAME!r}: open_clip cannot be imported ({reason}); it needs a torchvision that fits torch") from error
+        advice = "it needs a torchvision that fits torch"
+        raise ValueError(f"reward {NAME!r}: open_clip cannot be imported ({reason}); {advice}") from error
     return open_clip
 
 

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from mcts_ray.reward import find_weights, parse_reward, resolve, resolve_reward, with_absolute_folders
+from mcts_ray.reward import (
+    find_weights,
+    parse_reward,
+    resolve,
+    resolve_reward,
+    with_absolute_folders,
+)
 from mcts_ray.reward.resolve import weight_files
 
 IMAGES = np.zeros((2, 8, 8, 3), dtype=np.uint8)
