@@ -45,7 +45,7 @@ class SearchConfig(BaseModel):
     grid: Literal["native", "leading", "trailing", "karras", "ays"] = Field(
         "native",
         description="Where the levels lie; native: at the scheduler's own time steps, leading or trailing: with that spacing, karras: "
-        "Karras et al.'s between the native ends, ays: Align Your Steps of Stable Diffusion 1.5, interpolated unless `levels` is 10.",
+        "Karras et al.'s between the native ends, ays: Align Your Steps (of SDXL for such models), interpolated unless `levels` is 10.",
     )
     order: int = Field(1, ge=1, le=2, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
     jump: Literal["constant", "table", "ays"] = Field(

@@ -22,3 +22,13 @@ def clip_folder(tmp_path_factory):
     from tests.tiny_clip import save_clip
 
     return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_xl_folder(tmp_path_factory):
+    """The tiny SDXL pipeline saved as a local folder."""
+    from tests.tiny import tiny_xl_pipeline
+
+    folder = tmp_path_factory.mktemp("tiny") / "xl"
+    tiny_xl_pipeline().save_pretrained(folder)
+    return folder

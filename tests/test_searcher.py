@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchFailed, SearchInterrupted
+from mcts_ray.diffusion.levels import ays_levels
 from mcts_ray.search.ids import seed_id
 from mcts_ray.search.journal import replay
-from tests.tiny import SIZE, tiny_pipeline
+from tests.tiny import SIZE, tiny_pipeline, tiny_xl_pipeline
 
 CONFIG = SearchConfig(levels=4, budget=24, guidance=2.0, images=3)
 
@@ -167,6 +168,34 @@ def test_from_pretrained_folder(tiny_folder):
     assert result.model == str(tiny_folder)
     same = Searcher(tiny_pipeline(), reward="jpeg")("a red circle", CONFIG)
     assert np.array_equal(result.images[0], same.images[0])
+
+
+@pytest.fixture(scope="module")
+def xl_searcher(tiny_xl_folder):
+    return Searcher.from_pretrained(str(tiny_xl_folder), device="cpu", reward="jpeg")
+
+
+@pytest.mark.parametrize("algorithm", ["best-of-n", "psp"])
+def test_sdxl_from_a_folder(xl_searcher, algorithm):
+    config = SearchConfig(algorithm=algorithm, levels=4, budget=16, guidance=2.0, images=2, height=SIZE, width=48)
+    result = xl_searcher("a red circle", config)
+    assert result.ledger.nfe <= 16 and result.ledger.model_forwards == 2 * result.ledger.nfe
+    assert [image.size for image in result.images] == [(48, SIZE)] * 2
+    assert np.array_equal(result.images[0], Searcher(tiny_xl_pipeline(), reward="jpeg")("a red circle", config).images[0])
+
+
+def test_ays_levels_of_sdxl_are_those_of_its_own_table(xl_searcher, searcher):
+    config = SearchConfig(levels=40, jump="ays", budget=10, guidance=1.0)
+    for each, grid in ((searcher, "ays"), (xl_searcher, "ays-xl")):
+        walked = [node["level"] for node in each("a red circle", config).tree["nodes"]]
+        anchors = ays_levels(each.backend.denoiser.levels(40), grid)
+        assert len(anchors) == 10 and walked == sorted({40, 0, *anchors}, reverse=True), grid
+
+
+def test_the_ays_grid_is_that_of_the_model(xl_searcher, searcher):
+    config = SearchConfig(levels=10, grid="ays", budget=10)
+    for each, grid in ((searcher, "ays"), (xl_searcher, "ays-xl")):
+        assert each.backend.plan(["a ring"], config, "jpeg").searches[0].setting.grid == grid
 
 
 @pytest.mark.parametrize("values", [{"algorithm": "psp"}, {"algorithm": "mcts", "seeds": 3}, {"algorithm": "mcts", "jump": "ays", "order": 2}])

@@ -120,11 +120,11 @@ class DenoiserWorker:
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+        from mcts_ray.diffusion.adapters.make import make_adapter
         from mcts_ray.diffusion.denoiser import Denoiser
         from mcts_ray.diffusion.load import load_pipeline
 
-        return Denoiser(StableDiffusionAdapter(load_pipeline(self.model, self.device, self.dtype)))
+        return Denoiser(make_adapter(load_pipeline(self.model, self.device, self.dtype)))
 
     def _take_in(self, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any]) -> None:
         import torch

@@ -90,4 +90,4 @@ class RewardWorker:
         from mcts_ray.diffusion.load import load_vae, resolve_device, resolve_dtype
 
         device = resolve_device(self.device)
-        return Decoder(VaeAdapter(load_vae(self.model, device, resolve_dtype(self.dtype, device))))
+        return Decoder(VaeAdapter(load_vae(self.model, device, resolve_dtype(self.dtype, device)), self.model.is_xl))

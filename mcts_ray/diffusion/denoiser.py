@@ -107,7 +107,7 @@ class Denoiser:
         tensors = (tensor.index_select(0, index_R) for tensor in (x_BCHW, prediction.x0, prediction.eps))
         found = {name: prediction.taps[name].index_select(0, index_R) for name in taps}
         prompts = tuple(s.prompt for s in chosen)
-        embedding_RLD = torch.stack([self.prompts.get(prompt) for prompt in prompts]).float()
+        embedding_RLD = torch.stack([self.prompts.get(prompt).embedding for prompt in prompts]).float()
         return States(*tensors, t_R, 2 * (alpha_R.log() - sigma_R.log()), found, prompts, embedding_RLD)
 
     @torch.no_grad()
@@ -115,11 +115,11 @@ class Denoiser:
         rows_B = [self.levels(s.levels, s.grid).rows[level] for s, level in zip(settings, level_B, strict=True)]
         t_B, alpha_B, sigma_B = torch.tensor(rows_B, dtype=torch.float32).to(self.device).unbind(1)
         guided = [b for b, s in enumerate(settings) if s.guidance > 1]
-        prompts = [s.prompt for s in settings] + [settings[b].negative_prompt for b in guided]
+        condition = self.prompts.stack([s.prompt for s in settings], [settings[b].negative_prompt for b in guided])
         rows = slice(None) if len(guided) == len(settings) else torch.tensor(guided, dtype=torch.long, device=self.device)
         x_NCHW, t_N = torch.cat([x_BCHW, x_BCHW[rows]]), torch.cat([t_B, t_B[rows]])
         with tapped(self.adapter.tap_points, taps, pooled) as features:
-            output_NCHW = self.adapter.forward(x_NCHW, t_N, self.prompts.stack(prompts))
+            output_NCHW = self.adapter.forward(x_NCHW, t_N, condition)
         output_BCHW = self._guide(output_NCHW, rows, [settings[b].guidance for b in guided], len(settings))
         x0, eps = split(output_BCHW, x_BCHW, alpha_B, sigma_B, self._prediction_type(settings))
         taps_cond, taps_uncond = {}, {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from mcts_ray.diffusion.device import resolve_device, resolve_dtype
 from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel, UnsupportedScheduler
 from mcts_ray.diffusion.quiet import quiet
-from mcts_ray.diffusion.resolve import Model, resolve_model
+from mcts_ray.diffusion.resolve import Model, no_betas, resolve_model
 
 __all__ = [
     "ClippingRefused",
@@ -31,7 +31,7 @@ _announced: set[tuple[str, str]] = set()
 
 
 def load_pipeline(model: str | Model, device="auto", dtype="fp32"):
-    """A `StableDiffusionPipeline` on DDIM, ready for the adapter; safetensors only, no safety checker.
+    """A `StableDiffusionPipeline` or `StableDiffusionXLPipeline` on DDIM, ready for the adapter; safetensors only, no safety checker.
 
     device: "auto", "cpu", "cuda"; dtype: "fp32", "bf16", "fp16"; or the torch objects themselves.
     Raises ModelNotFound, UnsupportedModel, ClippingRefused or ValueError, each with a sentence for the user.
@@ -56,12 +56,17 @@ def load_vae(model: Model, device, dtype):
 
 
 def use_ddim(pipe, name: str = "the pipeline"):
-    """The same pipeline with its scheduler replaced by DDIM (without clipping) unless it is DDIM; announced once per model."""
+    """The same pipeline with its scheduler replaced by DDIM (without clipping) unless it is DDIM; announced once per model.
+
+    Raises UnsupportedScheduler for one of another kind of noise (EDM, flow matching).
+    """
     from diffusers import DDIMScheduler
 
     shipped = type(pipe.scheduler).__name__
     if isinstance(pipe.scheduler, DDIMScheduler):
         return pipe
+    if "beta_schedule" not in pipe.scheduler.config or pipe.scheduler.config.get("use_flow_sigmas"):
+        raise UnsupportedScheduler(no_betas(shipped))
     with quiet():
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     if (name, shipped) not in _announced:
@@ -73,7 +78,7 @@ def use_ddim(pipe, name: str = "the pipeline"):
 def _from_pretrained(model: Model, dtype):
     from diffusers import DiffusionPipeline
 
-    options = {"safety_checker": None, "requires_safety_checker": False}
+    options = {"add_watermarker": False} if model.is_xl else {"safety_checker": None, "requires_safety_checker": False}
     return _loading(model, partial(DiffusionPipeline.from_pretrained, model.source, **options), dtype)
 
 

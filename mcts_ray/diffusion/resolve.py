@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mcts_ray.diffusion.errors import ClippingRefused, ModelNotFound, UnsupportedModel
+from mcts_ray.diffusion.errors import (
+    ClippingRefused,
+    ModelNotFound,
+    UnsupportedModel,
+    UnsupportedScheduler,
+)
 from mcts_ray.hub import HubError, hub_file, is_hub_id
 
-PIPELINES = ("StableDiffusionPipeline",)
+XL = "StableDiffusionXLPipeline"
+PIPELINES = {"StableDiffusionPipeline": None, XL: "text_time"}  # by class: what its U-Net is told beside text and time step
 SCENES = Path(__file__).parents[1] / "scenes" / "weights" / "pipeline"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is there to be loaded: `source` is a folder or a hub id, `name` what the user wrote."""
+    """A model that is there to be loaded: `source` is a folder or a hub id, `name` what the user wrote, `pipeline` its class."""
 
     name: str
     source: str
     local: bool
+    pipeline: str = "StableDiffusionPipeline"
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether it is an SDXL pipeline."""
+        return self.pipeline == XL
 
 
 def resolve_model(name: str) -> Model:
     """The model of a name: "scenes", a local folder, or a hub id "owner/name".
 
-    Reads at most two small files. Raises ModelNotFound (unknown, gated, or not reachable), UnsupportedModel for a pipeline of
-    another kind, and ClippingRefused for one whose DDIM scheduler clips.
+    Reads at most three small files. Raises ModelNotFound (unknown, gated, or not reachable), UnsupportedModel for a pipeline
+    or a U-Net of another kind, ClippingRefused for a DDIM scheduler that clips, and UnsupportedScheduler for one without betas.
     """
     if name == "scenes":
         if not (SCENES / "model_index.json").is_file():
@@ -41,8 +54,9 @@ def resolve_model(name: str) -> Model:
         model = Model(name, name, local=False)
     else:
         raise ModelNotFound(f"unknown model {name!r}; use scenes, an existing folder, or a hub id like owner/name")
-    _check_pipeline(name, _read(model, "model_index.json"))
+    model = replace(model, pipeline=_pipeline(name, _read(model, "model_index.json")))
     _check_scheduler(_read(model, "scheduler/scheduler_config.json"))
+    check_unet(_read(model, "unet/config.json"), model.pipeline)
     return model
 
 
@@ -65,10 +79,25 @@ def check_sides(height: int, width: int, factor: int) -> None:
         raise ValueError(f"height and width must be multiples of {factor} for this model, not {height}x{width}")
 
 
-def _check_pipeline(name: str, index: dict) -> None:
+def check_unet(config: Mapping, pipeline: str) -> None:
+    """UnsupportedModel unless a U-Net needs no more than a latent, a time step and what this pipeline tells it of prompts."""
+    channels, out = config.get("in_channels", 4), config.get("out_channels", 4)
+    if channels != out:
+        raise UnsupportedModel(f"a U-Net from {channels} to {out} channels (inpainting, learned variance) is not supported")
+    if config.get("time_cond_proj_dim") is not None:
+        raise UnsupportedModel("a guidance-distilled U-Net (LCM) is not supported; use the model that it was distilled from")
+    if config.get("encoder_hid_dim_type") not in (None, "text_proj"):
+        raise UnsupportedModel("a U-Net that reads an image beside the prompt (IP adapter) is not supported; unload it")
+    extra = config.get("addition_embed_type")
+    if extra != PIPELINES[pipeline]:
+        raise UnsupportedModel(f"a {pipeline} around a U-Net with addition_embed_type {extra} is not supported")
+
+
+def _pipeline(name: str, index: dict) -> str:
     kind = index.get("_class_name")
     if kind not in PIPELINES:
         raise UnsupportedModel(f"{name} is a {kind or 'folder without a pipeline class'}; supported: {', '.join(PIPELINES)}")
+    return kind
 
 
 def _check_scheduler(config: dict) -> None:
@@ -81,6 +110,13 @@ def _check_scheduler(config: dict) -> None:
         raise ClippingRefused(kind, "clip_sample")
     if config.get("thresholding", False):
         raise ClippingRefused(kind, "thresholding")
+    if kind.startswith(("EDM", "FlowMatch")):
+        raise UnsupportedScheduler(no_betas(kind))
+
+
+def no_betas(kind: str) -> str:
+    """Why the scheduler of a pipeline cannot be replaced."""
+    return f"the pipeline ships {kind}, which has no noise schedule that DDIM could take over"
 
 
 def _read(model: Model, file: str) -> dict:

@@ -14,14 +14,15 @@ Point = tuple[nn.Module, str]  # a module, and "input" or "output"
 def unet_points(unet: nn.Module) -> dict[str, Point]:
     """Tap names of a UNet2DConditionModel.
 
-    "down.i": input of the i-th down block's down-sampler (the last block has none); "mid": output of the middle block;
+    "down.i": input of the i-th down block's down-sampler (the last block has none); "mid": output of the middle block, if any;
     "up.i": output of the i-th up block.
     """
     points: dict[str, Point] = {}
     for i, block in enumerate(unet.down_blocks):
         if block.downsamplers is not None:
             points[f"down.{i}"] = (block.downsamplers[0], "input")
-    points["mid"] = (unet.mid_block, "output")
+    if unet.mid_block is not None:
+        points["mid"] = (unet.mid_block, "output")
     for i, block in enumerate(unet.up_blocks):
         points[f"up.{i}"] = (block, "output")
     return points

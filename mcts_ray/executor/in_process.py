@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
-from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
@@ -23,7 +23,7 @@ class InProcess:
     def __init__(self, pipe, model: str, batch_size: int | None = None) -> None:
         self.model = model
         self.batch_size = batch_size
-        self.adapter = StableDiffusionAdapter(pipe)
+        self.adapter = make_adapter(pipe)
         self.denoiser = Denoiser(self.adapter)
         self.decoder = Decoder(self.adapter)
         self._rewards: dict[str, Reward] = {}

@@ -44,7 +44,7 @@ def resolve(
     config = config.resolved(model == "scenes", denoiser.adapter.default_size, name)
     check_size(reward, config.height, config.width)
     denoiser.adapter.latent_shape(config.height, config.width)
-    denoiser.levels(config.levels, config.grid)
+    denoiser.levels(config.levels, grid_of(denoiser, config))
     if config.scores_in_engine:
         denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
     return config
@@ -60,17 +60,22 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         config.negative_prompt,
         config.guidance,
         config.levels,
-        config.grid,
+        grid_of(denoiser, config),
         height=config.height,
         width=config.width,
         order=config.order,
         **scored,
     )
-    levels = denoiser.levels(config.levels, config.grid)
-    policy = make_policy(config, partial(ays_levels, levels))
+    levels = denoiser.levels(config.levels, setting.grid)
+    policy = make_policy(config, partial(ays_levels, levels, denoiser.adapter.ays_grid))
     search = ALGORITHMS[config.algorithm].from_config(id, setting, config, angles(config, levels), policy)
     search.record_scores = config.record_scores
     return search
+
+
+def grid_of(denoiser: Denoiser, config: SearchConfig) -> str:
+    """The grid of levels; of the tables of AYS time steps the one made for the model."""
+    return denoiser.adapter.ays_grid if config.grid == "ays" else config.grid
 
 
 def angles(config: SearchConfig, levels: Levels) -> Callable[[int, int], float]:

@@ -52,6 +52,16 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
     assert json.loads(Path("c/summary.json").read_text())["sets"] == found["sets"]
 
 
+def test_sdxl_with_prompts_from_a_file(compare, tiny_xl_folder):
+    Path("judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
+    model = ["--model", tiny_xl_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.csv"]
+    code, out, err = compare("--arm", "best-of-n", "--arm", "psp", *SMALL, *model, "--out", "c")
+    assert code == 0, err
+    rows = json.loads(out)["sets"]["prompts"]["rows"]
+    assert [(row["arm"], row["budget"], row["searches"]) for row in rows[:2]] == [("best-of-n", 8, 2), ("psp", 8, 2)]
+    assert all(-255 < row["gold"][0] < 0 for row in rows) and Path("c/page.html").exists()
+
+
 def test_a_run_that_is_cut_off_goes_on(compare, monkeypatch):
     arguments = [*ARMS, *SMALL, "--set-name", "medium", "--group", 1]
     code, whole, err = compare(*arguments, "--out", "whole")

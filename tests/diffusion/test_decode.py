@@ -1,12 +1,16 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
+from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+from mcts_ray.diffusion.adapters.vae import VaeAdapter
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.noise import draw
 from tests.diffusion.walks import SHAPE
-from tests.tiny import SIZE, tiny_pipeline
+from tests.tiny import SIZE, tiny_pipeline, tiny_vae, tiny_xl_pipeline
 
 LATENTS = draw([f"l{i}" for i in range(7)], SHAPE)
 
@@ -54,6 +58,39 @@ def test_shift_factor():
     plain = StableDiffusionAdapter(pipe).decode(LATENTS[:1] + 0.25 * pipe.vae.config.scaling_factor)
     pipe.vae.register_to_config(shift_factor=0.25)
     torch.testing.assert_close(StableDiffusionAdapter(pipe).decode(LATENTS[:1]), plain)
+
+
+def test_latents_with_a_mean_and_a_spread_of_their_own():
+    pipe = tiny_xl_pipeline()
+    pipe.vae.register_to_config(latents_mean=[0.5, -0.5, 0.25, 0.0], latents_std=[2.0, 1.0, 0.5, 3.0])
+    options = {"num_inference_steps": 2, "latents": LATENTS[:1], "height": SIZE, "width": SIZE}
+    latent = pipe("a ring", **options, output_type="latent").images
+    decoded = Decoder(make_adapter(pipe)).decode(latent)
+    assert np.array_equal(decoded[0], np.asarray(pipe("a ring", **options).images[0]))
+    pipe.vae.register_to_config(latents_mean=None, latents_std=None)
+    assert not np.array_equal(Decoder(make_adapter(pipe)).decode(latent), decoded)
+
+
+def test_a_half_precision_autoencoder_of_sdxl_decodes_in_fp32(capfd):
+    """In fp16 its values overflow. Weights and latents are the same numbers in both, so images are equal to the last digit."""
+    vae = tiny_vae().half()
+    vae.decoder.conv_norm_out.weight.data.fill_(3e4)  # past 65504 in fp16 where a normalised value exceeds 2.2
+    inside = VaeAdapter(copy.deepcopy(vae).float(), upcast=True).decode(LATENTS[:2])
+    adapter = VaeAdapter(vae, upcast=True)
+    assert torch.equal(adapter.decode(LATENTS[:2]), inside) and inside.isfinite().all()
+    assert vae.dtype == torch.float16  # as the pipeline left it
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError, match="channels"):
+        adapter.decode(LATENTS[:2, :3])
+    assert vae.dtype == torch.float16
+    assert not VaeAdapter(vae).decode(LATENTS[:2]).isfinite().all()  # Stable Diffusion's pipeline does not ask
+    vae.register_to_config(force_upcast=False)
+    assert not VaeAdapter(vae, upcast=True).decode(LATENTS[:2]).isfinite().all()
+
+
+def test_each_pipeline_upcasts_as_the_stock_one():
+    for pipe, upcast in ((tiny_pipeline(), False), (tiny_xl_pipeline(), True)):
+        assert pipe.vae.config.force_upcast and make_adapter(pipe)._vae._upcast is upcast
 
 
 def test_bf16_autoencoder_gives_images():

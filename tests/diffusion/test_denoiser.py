@@ -6,6 +6,7 @@ import torch
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.noise import draw
+from mcts_ray.diffusion.prompts import Condition
 from tests.diffusion.walks import SHAPE, engine_of, run, seed_walk, setting
 from tests.tiny import tiny_pipeline
 
@@ -56,9 +57,9 @@ def test_no_guidance_is_the_conditional_branch(denoiser):
     for guidance in (1.0, 0.0):
         prediction = denoiser.denoise(x, [5], [setting(guidance=guidance, negative_prompt="green")])
         t = denoiser.levels(10).timesteps_L[5]
-        embedding = denoiser.adapter.encode("a red circle")[None]
+        condition = Condition.stack([denoiser.adapter.encode("a red circle")])
         assert prediction.forwards == 1
-        torch.testing.assert_close(prediction.eps, denoiser.adapter.forward(x, t[None], embedding), atol=1e-6, rtol=0)
+        torch.testing.assert_close(prediction.eps, denoiser.adapter.forward(x, t[None], condition), atol=1e-6, rtol=0)
 
 
 def test_taps_come_from_the_same_call(denoiser, monkeypatch):

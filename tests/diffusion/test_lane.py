@@ -30,7 +30,7 @@ def test_a_scorer_sees_the_state_as_the_denoiser_does(denoiser, scored):
     x = levels.alpha_L[7] * kept.x0 + levels.sigma_L[7] * kept.eps
     torch.testing.assert_close(states.x[0], x, atol=1e-5, rtol=1e-5)
     assert states.t.tolist() == [levels.timesteps_L[7]] and states.log_snr[0] == pytest.approx(float(levels.log_snr_L[7]), rel=1e-5)
-    assert torch.equal(states.embeddings[0], denoiser.prompts.get("a red circle"))
+    assert torch.equal(states.embeddings[0], denoiser.prompts.get("a red circle").embedding)
     alone = denoiser.denoise(states.x, [7], [kind], ("mid",))
     torch.testing.assert_close(states.taps["mid"], alone.taps["mid"], atol=1e-5, rtol=1e-5)
     assert walked["w"].scores == (("w/7", pytest.approx(float(alone.taps["mid"].mean() - states.log_snr))),)

@@ -1,6 +1,6 @@
 """Short ways to say walks and to run them."""
 
-from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
+from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.search.base import Edge, Setting, Work
@@ -31,4 +31,4 @@ def run(engine, works):
 
 
 def engine_of(pipe, batch_size=8) -> Engine:
-    return Engine(Denoiser(StableDiffusionAdapter(pipe)), batch_size)
+    return Engine(Denoiser(make_adapter(pipe)), batch_size)

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchInterrupted
+from mcts_ray.actors.denoiser import DenoiserWorker
+from mcts_ray.actors.reward import RewardWorker
+from mcts_ray.diffusion.load import load_pipeline
+from mcts_ray.diffusion.resolve import resolve_model
+from mcts_ray.executor.in_process import InProcess
 from mcts_ray.executor.plan import build
 from mcts_ray.search.journal import replay
 
@@ -64,6 +69,15 @@ def test_one_worker_gives_the_local_tree_node_for_node(local, one, config, tmp_p
         for name in ("nfe", "model_forwards", "decodes", "reward_calls", "fusions"):
             assert getattr(theirs.ledger, name) == getattr(ours.ledger, name), name
         assert theirs.refusals == ours.refusals
+
+
+@pytest.mark.parametrize("xl", [False, True])
+def test_workers_load_what_the_local_executor_loads(tiny_folder, tiny_xl_folder, xl):
+    """The plain classes inside the actors, without Ray."""
+    model = resolve_model(str(tiny_xl_folder if xl else tiny_folder))
+    adapter = InProcess(load_pipeline(model, "cpu"), model.name).adapter
+    assert type(DenoiserWorker(model, "cpu", "fp32").denoiser.adapter) is type(adapter)
+    assert RewardWorker(model, "cpu", "fp32")._decoder.adapter._upcast is adapter._vae._upcast is xl
 
 
 def test_fused_nodes_come_with_their_parents(one, tmp_path):
