@@ -231,6 +231,45 @@ def train_scenes(
     return 0
 
 
+@train.command("reward")
+def train_reward(
+    kind: Annotated[str, typer.Option(help="lrm: latent reward model, from pairs of images; value: value head, from trajectories.")],
+    model: Annotated[str, typer.Option(help="The generator: scenes, a hub id or a local folder.")] = "scenes",
+    pairs: Annotated[Optional[Path], typer.Option(metavar="PATH", help="For lrm: a Parquet file or a folder (docs/step-rewards.md).")] = None,
+    data: Annotated[Optional[Path], typer.Option(metavar="DIR", help="For value: the folder of trajectories.")] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Where checkpoints and the trained model go.")] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [those of the recipe]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
+    collect: Annotated[bool, typer.Option("--collect", help="Make the training data with the generator, and stop.")] = False,
+    reward: Annotated[Optional[str], typer.Option(help="With --collect: the image reward that labels them. [scenes]")] = None,
+    prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="With --collect: one a line. [training prompts of scenes]")] = None,
+    count: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: the first of the prompts only.")] = None,
+    images: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: images of each prompt. [8]")] = None,
+    renders: Annotated[Optional[int], typer.Option(min=0, help="With --collect for lrm: further captions of scenes whose images are rendered.")] = None,
+    trajectories: Annotated[Optional[int], typer.Option(min=1, help="With --collect for value: trajectories.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
+) -> int:
+    """Train a step score: a reward of noisy states, for searches with step_reward lrm or value."""
+    from mcts_ray.training import make_training
+
+    amounts = dict(count=count, images=images, renders=renders) if kind == "lrm" else dict(trajectories=trajectories)
+    run = dict(steps=steps, seed=seed, resume=resume, threads=threads, reward=reward)
+    where = dict(model=model, pairs=pairs, data=data, out=out, device=device, collect=collect, prompts_file=prompts)
+    training = make_training(kind, amounts=amounts, **where, **run)
+    from mcts_ray.report.terminal import training_line
+
+    def report(*what) -> None:
+        line = what[0] if len(what) == 1 and isinstance(what[0], str) else training_line(kind, what[-1])
+        typer.echo(line, err=True)
+
+    folder = training.carry_out(report)
+    typer.echo(json.dumps({"out": str(folder)}) if as_json else folder)
+    return 0
+
+
 def _say(sentence: str) -> None:
     typer.echo(f"mcts-ray: {sentence}", err=True)
 

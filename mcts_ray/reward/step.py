@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IN_ENGINE = {"lrm": "mcts_ray.reward.lrm", "value": "mcts_ray.reward.value"}  # kinds, and the module whose `load` makes one
 SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)*")  # owner/name, and a folder in it if that holds several
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The training loop that every recipe of scenes shares: seeded by step, checkpointed, resumable, with an EMA.
+"""The training loop that every recipe shares: seeded by step, checkpointed, resumable, with an EMA.
 
 The batch of step n depends on (seed, n) alone, so a run that was cut off and resumed sees the data that an unbroken run
 sees. A checkpoint is written to a temporary file and renamed: a crash never leaves half of one.
@@ -76,7 +76,8 @@ def fit(
             )
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
-        ema, step, before, running = saved["ema"], saved["step"], saved["seconds"], saved["loss"]
+        ema = {name: value.to(ema[name].device) for name, value in saved["ema"].items()}
+        step, before, running = saved["step"], saved["seconds"], saved["loss"]
     model.train()
     began = time.monotonic()
     metrics_file = _metrics_up_to(step, out / f"{recipe.name}.jsonl")
@@ -84,8 +85,8 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * _schedule(step, recipe)
         torch.manual_seed(recipe.seed * 1_000_003 + step)
+        optimiser.zero_grad(set_to_none=True)  # first, so that the loss of a large batch may collect gradients part by part
         loss, metrics = loss_of_batch(np.random.default_rng([recipe.seed, step]), step)
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()

@@ -104,7 +104,7 @@ def _examples(n: int, rng: np.random.Generator, words: CLIPTokenizer) -> Example
     caption = random_scenes(n, rng, COUNTS)
     scene = corrupt(caption, rng)
     facts = facts_of(caption, scene)
-    images_NHWC = (_soil(scene, rng) * 255 + 0.5).astype(np.uint8)
+    images_NHWC = (soil(scene, rng) * 255 + 0.5).astype(np.uint8)
     tokens = words(captions_of(caption), padding="max_length", return_tensors="pt").input_ids
     ids = words.convert_tokens_to_ids
     right = (facts.colour_NO & facts.shape_NO).astype(np.float32)
@@ -143,7 +143,7 @@ def _standardised(scorer: Scorer, n: int = 1024) -> Scorer:
     return scorer
 
 
-def _soil(scene: Arrays, rng: np.random.Generator) -> np.ndarray:
+def soil(scene: Arrays, rng: np.random.Generator) -> np.ndarray:
     """Renders (N, H, W, 3) with `MIXED` objects, half of them blurred, with noise."""
     n = len(scene)
     image = render_arrays(scene)

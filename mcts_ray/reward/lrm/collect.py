@@ -1,0 +1,170 @@
+"""Pairs from the generator itself: several images of each prompt, compared by an image reward.
+
+    DIR/manifest.jsonl    the pairs (`mcts_ray.reward.lrm.pairs`), written at the end
+    DIR/scores.jsonl      a line for each prompt: its images with their scores, so that pairs can be made again without a model
+    DIR/images/           PNG
+    DIR/collect.json      what the images depend on
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mcts_ray.checks import (
+    canonical,
+    check_prompts,
+    check_size,
+    default_reward,
+    needs_scenes,
+)
+from mcts_ray.diffusion.resolve import image_size, resolve_model
+
+GROUP = 16  # prompts whose images are made together
+MARGIN = 0.25  # of the scores' standard deviation within prompts: images closer than that are a tie
+SETS = ("medium", "hard")  # of scenes, taken in turn
+GUIDANCE = {"scenes": 3.0}
+
+Report = Callable[[str], None]
+
+
+def run(
+    model: str,
+    reward: str | None,
+    prompts: Sequence[str] | None,
+    out: Path,
+    *,
+    images: int = 8,
+    count: int | None = None,
+    renders: int = 0,
+    levels: int = 20,
+    guidance: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    report: Report = lambda line: None,
+) -> Path:
+    """Make `images` images of each prompt by plain sampling (DDIM, `levels` steps), score them by `reward` and write the pairs to `out`.
+
+    prompts: None for the training prompts of scenes, medium and hard in turn. count: the first of them only. renders: for scenes, that
+    many further captions whose images are rendered, facts right and wrong. The same call goes on where an earlier one was cut off, and
+    one with more of either adds to it. Raises ValueError with one sentence for what cannot be, before anything heavy is loaded.
+    """
+    reward = default_reward(model, reward)
+    texts = list(_training_prompts(model) if prompts is None else prompts)[:count]
+    check_prompts(texts, needs_scenes(model, reward))
+    texts = [canonical(text) for text in texts] if model == "scenes" else texts
+    if renders and model != "scenes":
+        raise ValueError(f"only the model of scenes has renders, not {model}")
+    if images < 2:
+        raise ValueError(f"a pair needs two images of a prompt, not {images}")
+    found = resolve_model(model)
+    height, width = image_size(found)
+    check_size(reward, height, width)
+    guidance = GUIDANCE.get(model, 7.5) if guidance is None else guidance
+    depends = {"model": model, "reward": reward, "images": images, "levels": levels, "guidance": guidance, "seed": seed}
+    _open(out, depends)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+    def sampler():
+        from mcts_ray.reward.lrm.sample import Sampler
+
+        return Sampler(found, reward, device, levels, guidance, height, width)
+
+    def renderer():
+        from mcts_ray.reward.lrm.renders import Renderer
+
+        return Renderer(reward, device)
+
+    _add(out, texts, sampler, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
+    _add(out, _rendered(renders, seed), renderer, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
+    records = _scores(out)
+    pairs = pair_up(records)
+    _replace(out / "manifest.jsonl", pairs)
+    report(f"{len(pairs)} pairs of {len(records)} prompts, {sum(pair['tie'] for pair in pairs)} of them ties")
+    return out
+
+
+def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Callable[[int, int], None]) -> None:
+    """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
+    done = {record["prompt"] for record in _scores(out)}
+    missing = [text for text in dict.fromkeys(texts) if text not in done]
+    make = load() if missing else None
+    for at in range(0, len(missing), GROUP):
+        group = missing[at : at + GROUP]
+        _write_group(out, group, *make(group, images, seed))
+        report(at + len(group), len(missing))
+
+
+def pair_up(records: Sequence[dict]) -> list[dict]:
+    """All pairs within each prompt, as lines of a manifest; a tie where scores differ by less than `MARGIN` standard deviations.
+
+    The standard deviation is that within prompts, pooled over all of them, so that a prompt whose images are all alike gives ties.
+    """
+    records = [record for record in records if len(record["scores"]) > 1]
+    spread = np.sqrt(np.mean([np.var(record["scores"]) for record in records])) if records else 0.0
+    pairs = []
+    for record in records:
+        for (image_a, score_a), (image_b, score_b) in combinations(zip(record["images"], record["scores"]), 2):
+            better, worse = (image_a, image_b) if score_a >= score_b else (image_b, image_a)
+            tie = bool(abs(score_a - score_b) <= MARGIN * spread)
+            pairs.append({"prompt": record["prompt"], "better": better, "worse": worse, "tie": tie})
+    return pairs
+
+
+def _training_prompts(model: str) -> list[str]:
+    if model != "scenes":
+        raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
+    from mcts_ray.scenes.prompts import prompts
+
+    return [text for pair in zip(*(prompts(name, "train") for name in SETS), strict=True) for text in pair]
+
+
+def _rendered(count: int, seed: int) -> list[str]:
+    if not count:
+        return []
+    from mcts_ray.reward.lrm.renders import captions
+
+    return captions(count, seed)
+
+
+def _open(out: Path, depends: dict) -> None:
+    """Make the folder; ValueError if it holds images that were made in another way."""
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    file = out / "collect.json"
+    if file.is_file() and (before := json.loads(file.read_text())) != depends:
+        what = ", ".join(name for name in depends if before.get(name) != depends[name])
+        raise ValueError(f"{out} holds images that were made with another {what}; collect into another folder")
+    file.write_text(json.dumps(depends, indent=2) + "\n")
+
+
+def _scores(out: Path) -> list[dict]:
+    file = out / "scores.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
+    """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again."""
+    records = _scores(out)
+    for prompt, images, scores in zip(group, images_PNHWC, score_PN, strict=True):
+        names = [f"images/{len(records):05d}-{index:02d}.png" for index in range(len(images))]
+        for name, image in zip(names, images):
+            Image.fromarray(image).save(out / name)
+        finite = [(name, float(score)) for name, score in zip(names, scores) if np.isfinite(score)]
+        records.append({"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]})
+    _replace(out / "scores.jsonl", records)
+
+
+def _replace(file: Path, records: Sequence[dict]) -> None:
+    """Write JSON lines to a temporary file and rename it."""
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    partial.replace(file)

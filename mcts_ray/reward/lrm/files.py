@@ -1,0 +1,190 @@
+"""Reading and writing latent reward models; pickled files are read with `weights_only`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from mcts_ray.diffusion.quiet import quiet
+from mcts_ray.reward.lrm.layout import Layout, read_json
+from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, without_up_path
+
+State = dict[str, torch.Tensor]
+PUBLISHED_SCALING = {"sd": 0.18215, "sdxl": 0.13025}  # of the autoencoders that the published models were trained on
+_TEXT = "text_model."  # transformers has dropped it from CLIPTextModel; the published files have it, and so have ours
+
+
+def read(layout: Layout, pipe) -> LatentRewardModel:
+    """The model of a layout, for the latents of `pipe`, in the files' own precision and on the CPU.
+
+    Raises ValueError with one sentence for a model of another family or other latents, or for files that do not hold it.
+    """
+    with quiet():
+        if layout.kind == "published":
+            return _published(layout, pipe)
+        if layout.kind == "own":
+            return _own(layout, pipe)
+        return _flat(layout, pipe)
+
+
+def write(model: LatentRewardModel, folder: Path, vae, **notes) -> None:
+    """The own layout: fp16 weights under the names of the published flat file, and what rebuilds the networks. `notes` go along."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {name: _plain(encoder.config.to_diff_dict()) for name, encoder in _text_encoders(model).items()}
+    latents = {"channels": vae.config.latent_channels, "scaling_factor": vae.config.scaling_factor}
+    config = {"kind": "lrm", "family": model.family, "enhancement": model.enhancement, "latents": latents, **notes}
+    config |= {"unet": _plain(model.unet.config), **texts}
+    state = {_published_name(name, model): value.detach().half().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _plain(config: Mapping) -> dict:
+    """A configuration without what says where and by what it was saved."""
+    return {k: v for k, v in config.items() if not k.startswith("_") and k not in ("architectures", "dtype", "transformers_version")}
+
+
+def _own(layout: Layout, pipe) -> LatentRewardModel:
+    config = layout.config
+    check_fits(layout.name, config["family"], config["latents"]["channels"], config["latents"]["scaling_factor"], pipe)
+    model = _empty(config["unet"], config["text_encoder"], config.get("text_encoder_2"), config["enhancement"])
+    return _fill(layout, model, load_file(layout.path / "model.safetensors"))
+
+
+def _flat(layout: Layout, pipe) -> LatentRewardModel:
+    state = _weights(layout.name, layout.path)
+    family = "sdxl" if any(name.startswith("text_encoder_2.") for name in state) else "sd"
+    if "visual_projection.weight" not in state or "unet.conv_in.weight" not in state:
+        raise ValueError(f"{layout.name} holds no latent reward model: no weights named visual_projection and unet")
+    check_fits(layout.name, family, state["unet.conv_in.weight"].shape[1], PUBLISHED_SCALING[family], pipe)
+    second = pipe.text_encoder_2.config.to_dict() if family == "sdxl" else None
+    return _fill(layout, _empty(dict(pipe.unet.config), pipe.text_encoder.config.to_dict(), second), state)
+
+
+def _published(layout: Layout, pipe) -> LatentRewardModel:
+    family = "sdxl" if (layout.path / "text_encoder_2").is_dir() else "sd"
+    config = read_json(layout.name, layout.path / "unet" / "config.json")
+    check_fits(layout.name, family, config.get("in_channels", 4), PUBLISHED_SCALING[family], pipe)
+    small = _small(layout)
+    encoders = [_text_encoder(layout, "text_encoder", CLIPTextModel)]
+    encoders += [_text_encoder(layout, "text_encoder_2", CLIPTextModelWithProjection)] if family == "sdxl" else []
+    model = LatentRewardModel(_empty_unet(config), *encoders)
+    state = {f"unet.{name}": value for name, value in _folder_weights(layout, "unet").items()}
+    for name, encoder in _text_encoders(model).items():
+        state |= {f"{name}.{key}": value for key, value in encoder.state_dict().items()}
+    return _fill(layout, model, state | small)
+
+
+def _small(layout: Layout) -> State:
+    """state_dict.pt: {"visual_projection": {"weight"}, "text_projection": {"weight"} (not SDXL), "logit_scale": number or tensor}."""
+    nested = _weights(layout.name, layout.path / "state_dict.pt")
+    flat: State = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": weight for key, weight in value.items()}
+        else:
+            flat[name] = torch.as_tensor(value, dtype=torch.float32).reshape(())
+    return flat
+
+
+def _weights(source: str, path: Path) -> dict:
+    """What a file of weights holds."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, pickle and zip have errors of their own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{path.name} of {source} cannot be read: {reason}") from None
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path.name} of {source} cannot be read: it holds no named weights")
+    return dict(state)
+
+
+def _folder_weights(layout: Layout, name: str) -> State:
+    """All weights in a folder as diffusers saves it: one file or shards, safetensors or older."""
+    for pattern in ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin"):
+        paths = sorted((layout.path / name).glob(pattern))
+        full = [path for path in paths if ".fp16." not in path.name] or paths
+        if full:
+            return {key: value for path in full for key, value in _weights(layout.name, path).items()}
+    raise ValueError(f"the latent reward model {layout.name} has no weights in {name}/")
+
+
+def _text_encoder(layout: Layout, name: str, kind: type):
+    try:
+        return kind.from_pretrained(layout.path, subfolder=name)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{name} of {layout.name} cannot be loaded: {reason}") from None
+
+
+def _empty(unet: dict, text_encoder: dict, text_encoder_2: dict | None, enhancement: float = ENHANCEMENT) -> LatentRewardModel:
+    """A model of these shapes whose weights are still to be filled."""
+    encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
+    encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
+    return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
+
+
+def _empty_unet(config: dict) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return without_up_path(UNet2DConditionModel.from_config(config))
+
+
+def _fill(layout: Layout, model: LatentRewardModel, state: State) -> LatentRewardModel:
+    """The model with the weights of `state`, whatever else that holds; ValueError if one is missing or of another shape."""
+    expected = model.state_dict()
+    names = {_published_name(name, model): name for name in expected}
+    found = {names.get(name, name): value for name, value in state.items() if name in names or name in expected}
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise ValueError(f"the latent reward model {layout.name} lacks {len(missing)} of its weights, the first being {missing[0]}")
+    wrong = [name for name in found if found[name].shape != expected[name].shape]
+    if wrong:
+        shapes = f"{tuple(found[wrong[0]].shape)} where its networks have {tuple(expected[wrong[0]].shape)}"
+        raise ValueError(f"the latent reward model {layout.name} has {wrong[0]} of shape {shapes}")
+    model.load_state_dict(found, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _published_name(name: str, model: LatentRewardModel) -> str:
+    """The name of a weight in the published flat file."""
+    for encoder in _text_encoders(model):
+        rest = name.removeprefix(f"{encoder}.")
+        if rest != name and not rest.startswith((_TEXT, "text_projection")):
+            return f"{encoder}.{_TEXT}{rest}"
+    return name
+
+
+def _text_encoders(model: LatentRewardModel) -> dict[str, nn.Module]:
+    both = {"text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2}
+    return {name: encoder for name, encoder in both.items() if encoder is not None}
+
+
+def check_fits(name: str, family: str, channels: int, scaling_factor: float, pipe) -> None:
+    """ValueError unless a model of this family and these latents can score those of `pipe`."""
+    words = {"sd": "Stable Diffusion 1.x/2.x", "sdxl": "SDXL"}
+    theirs = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl"
+    if family != theirs:
+        raise ValueError(
+            f"the latent reward model {name} is for {words[family]}, and the generator is of the family {words[theirs]}; "
+            "choose one that is for its latents"
+        )
+    vae = pipe.vae.config
+    if channels != vae.latent_channels:
+        raise ValueError(
+            f"the latent reward model {name} reads latents of {channels} channels, and the generator's have {vae.latent_channels}; "
+            "choose one that is for its latents"
+        )
+    if abs(scaling_factor - vae.scaling_factor) > 1e-3 * scaling_factor:
+        raise ValueError(
+            f"the latent reward model {name} was trained on another autoencoder (scaling factor {scaling_factor:g}, the generator's "
+            f"{vae.scaling_factor:g}); choose one that was trained on this one's latents"
+        )

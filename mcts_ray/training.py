@@ -1,0 +1,104 @@
+"""A `train reward` request from the command line, checked before torch or a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcts_ray.diffusion.device import DEVICES
+from mcts_ray.diffusion.resolve import resolve_model
+from mcts_ray.report.run import check_writable
+from mcts_ray.request import read_prompts
+
+DATA = {"lrm": "--pairs", "value": "--data"}  # kinds of step score, and where each has its training data
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, or, with `collect`, which data to make; `amounts` are options of the collection that were given."""
+
+    kind: str
+    model: str
+    data: Path
+    out: Path | None
+    steps: int | None
+    seed: int
+    resume: bool
+    device: str
+    threads: int | None
+    collect: bool
+    reward: str | None
+    prompts: list[str] | None
+    amounts: dict[str, int]
+
+    def carry_out(self, report: Callable[..., None]) -> Path:
+        """Train or collect; returns the folder that was written. Loads torch."""
+        from mcts_ray.diffusion.quiet import quiet
+
+        with quiet():
+            function = (_collecting if self.collect else _training)(self.kind)
+        where = {"seed": self.seed, "device": self.device, "threads": self.threads, "report": report}
+        if self.collect:
+            return function(self.model, self.reward, self.prompts, self.data, **self.amounts, **where)
+        return function(self.model, self.data, self.out, steps=self.steps, resume=self.resume, **where)
+
+
+def make_training(
+    kind: str,
+    *,
+    model: str,
+    pairs: Path | None,
+    data: Path | None,
+    out: Path | None,
+    device: str,
+    collect: bool,
+    prompts_file: Path | None,
+    amounts: dict[str, int | None],
+    **rest,
+) -> Training:
+    """Check everything that is cheap; ValueError with one sentence for the first mistake."""
+    if kind not in DATA:
+        raise ValueError(f"unknown kind {kind!r}; choose {' or '.join(DATA)}")
+    given = {"--pairs": pairs, "--data": data}
+    found = given.pop(DATA[kind])
+    if found is None or any(path is not None for path in given.values()):
+        raise ValueError(f"the training data of --kind {kind} is named by {DATA[kind]}, and by nothing else")
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if collect:
+        check_writable(found)
+    else:
+        _check_training(kind, found, out)
+    resolve_model(model)
+    prompts = read_prompts(prompts_file) if prompts_file else None
+    known = {name: amount for name, amount in amounts.items() if amount is not None}
+    return Training(kind, model, found, out, device=device, collect=collect, prompts=prompts, amounts=known, **rest)
+
+
+def _check_training(kind: str, data: Path, out: Path | None) -> None:
+    if out is None:
+        raise ValueError("--out is missing: the folder that the trained model is written to")
+    check_writable(out)
+    if kind == "lrm":
+        from mcts_ray.reward.lrm.pairs import rows
+
+        next(rows(data), None)  # the rest is read before the model is loaded
+    elif not data.exists():
+        raise ValueError(f"there is no data at {data}; make some with --collect")
+
+
+def _training(kind: str) -> Callable[..., Path]:
+    if kind == "lrm":
+        from mcts_ray.reward.lrm.train import run
+    else:
+        from mcts_ray.reward.value.train import run
+    return run
+
+
+def _collecting(kind: str) -> Callable[..., Path]:
+    if kind == "lrm":
+        from mcts_ray.reward.lrm.collect import run
+    else:
+        from mcts_ray.reward.value.collect import run
+    return run

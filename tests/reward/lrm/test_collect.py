@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mcts_ray.reward.lrm.collect import pair_up, run
+from mcts_ray.reward.lrm.pairs import read_pairs
+
+
+def test_all_pairs_of_a_prompt_by_score_with_ties_by_the_pooled_spread():
+    records = [
+        {"prompt": "a", "images": ["0", "1", "2"], "scores": [0.0, 1.0, 0.95]},
+        {"prompt": "b", "images": ["3", "4"], "scores": [0.5, 0.5]},
+        {"prompt": "c", "images": ["5"], "scores": [0.5]},
+    ]
+    pairs = pair_up(records)
+    spread = np.sqrt((np.var([0, 1, 0.95]) + 0) / 2)
+    assert 0.05 < 0.25 * spread < 0.95
+    assert [(p["better"], p["worse"], p["tie"]) for p in pairs] == [
+        ("1", "0", False), ("2", "0", False), ("1", "2", True), ("3", "4", True)
+    ]  # fmt: skip
+    assert [p["prompt"] for p in pairs] == ["a", "a", "a", "b"] and pair_up([]) == []
+
+
+def collect(tiny_folder, out, prompts=("a fox", "a hen"), **options):
+    return run(str(tiny_folder), "jpeg", list(prompts), out, images=3, levels=2, device="cpu", **options)
+
+
+def test_collected_pairs_are_pairs_and_go_on_where_they_stopped(tiny_folder, tmp_path):
+    lines = []
+    whole = collect(tiny_folder, tmp_path / "whole", report=lines.append)
+    pairs = read_pairs(whole)
+    assert pairs.prompts == ("a fox", "a hen") and len(pairs) == 6 and len(pairs.images) == 6
+    assert Image.open(whole / "images/00000-00.png").size == (32, 32) and lines[-1].startswith("6 pairs of 2 prompts")
+    parts = collect(tiny_folder, tmp_path / "parts", prompts=["a fox"])
+    (parts / "scores.partial").write_text('{"prompt": "a hen", "ima')  # a run that was cut off while it wrote
+    before = (parts / "images/00000-00.png").stat().st_mtime_ns
+    collect(tiny_folder, parts)
+    assert read_pairs(parts).fingerprint == pairs.fingerprint
+    assert (parts / "images/00000-00.png").stat().st_mtime_ns == before
+    scores = [json.loads(line) for line in (whole / "scores.jsonl").read_text().splitlines()]
+    assert {p["better"] for p in map(json.loads, (whole / "manifest.jsonl").read_text().splitlines()) if not p["tie"]} <= {
+        name for record in scores for name in record["images"]
+    }
+    with pytest.raises(ValueError, match="made with another seed; collect into another folder"):
+        collect(tiny_folder, parts, seed=1)
+
+
+def test_a_generator_without_prompts_or_reward_of_its_own(tiny_folder, tmp_path):
+    with pytest.raises(ValueError, match="no prompts of its own"):
+        run(str(tiny_folder), "jpeg", None, tmp_path / "out")
+    with pytest.raises(ValueError, match="has no reward of its own"):
+        run(str(tiny_folder), None, ["a fox"], tmp_path / "out")
+    with pytest.raises(ValueError, match="only the model of scenes has renders"):
+        run(str(tiny_folder), "jpeg", ["a fox"], tmp_path / "out", renders=3)
+    with pytest.raises(ValueError, match="two images of a prompt"):
+        run(str(tiny_folder), "jpeg", ["a fox"], tmp_path / "out", images=1)
+
+
+def test_the_verifier_labels_nothing():
+    import ast
+    from pathlib import Path
+
+    import mcts_ray.reward.lrm as package
+
+    for file in Path(package.__file__).parent.glob("*.py"):
+        imported = [ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert not any("verify" in line for line in imported), file
