@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from mcts_ray.diffusion.memory import Slices
-from mcts_ray.diffusion.prompts import PromptCache
 from mcts_ray.reward.lrm.files import read
 from mcts_ray.reward.lrm.layout import find
 from mcts_ray.reward.lrm.model import LatentRewardModel, Text
@@ -38,13 +39,13 @@ class LatentReward:
         self.forwards = model.forwards
         self.device = model.logit_scale.device
         self._dtype = model.visual_projection.weight.dtype
-        self._texts = PromptCache(self._encode, prompts)
+        self._text = lru_cache(prompts)(self._encode)
         self._slices = Slices()
 
     @torch.no_grad()
     def score(self, states: States) -> torch.Tensor:
         """Raw scores (B,) fp32."""
-        text, empty = Text.cat([self._texts.get(prompt) for prompt in states.prompts]), self._texts.get("")
+        text, empty = Text.cat([self._text(prompt) for prompt in states.prompts]), self._text("")
 
         def task(part: slice) -> torch.Tensor:
             return self.model(states.x[part].to(self._dtype), states.t[part], text.rows(part), empty)
