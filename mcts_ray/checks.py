@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcts_ray.config import SearchConfig
 from mcts_ray.reward import ImageReward, parse_reward
-from mcts_ray.reward.step import find_step_model
+from mcts_ray.reward.step import SHIPPED, find_step_model
 from mcts_ray.search import ALGORITHMS
+
+if TYPE_CHECKING:
+    from mcts_ray.reward.calibrate import Calibration
 
 
 def check_algorithm(name: str) -> None:
@@ -75,3 +80,35 @@ def check_size(reward: object, height: int, width: int) -> None:
 
         if (height, width) != (SIDE, SIDE):
             raise ValueError(f"the scenes reward reads images of {SIDE}x{SIDE} pixels, not {height}x{width}; choose another reward")
+
+
+def find_calibration(config: SearchConfig, model: str) -> Calibration | None:
+    """The calibration of a search whose reward is known; ValueError for a file that is none, or one of other scores.
+
+    Without one asked for, it is the one beside the step model, if it was made for this reward; "none": without.
+    """
+    if config.algorithm != "mcts" or config.step_reward in (None, "none") or config.calibration == "none":
+        return None
+    from mcts_ray.reward.calibrate import Calibration
+
+    asked = config.calibration is not None
+    path = Path(config.calibration) if asked else _beside(config, model)
+    if path is None or not (asked or path.is_file()):
+        return None
+    found = Calibration.load(path)
+    ours = {"step_reward": config.step_reward, "reward": config.reward}
+    theirs = {"step_reward": found.step_reward, "reward": found.reward}
+    differ = [name for name, value in ours.items() if value != theirs[name]]
+    if differ and asked:
+        name = differ[0]
+        raise ValueError(
+            f"calibration {path} was made for {name} {theirs[name]!r}, not {ours[name]!r}; make one with `mcts-ray audit --calibrate`"
+        )
+    return None if differ else found
+
+
+def _beside(config: SearchConfig, model: str) -> Path | None:
+    """Where the calibration of a step model lies: in its folder; for scenes without one named, in the package."""
+    if config.step_model not in (None, "scenes"):
+        return Path(config.step_model) / "calibration.json"
+    return SHIPPED / config.step_reward / "calibration.json" if model == "scenes" or config.step_model else None

@@ -185,6 +185,54 @@ def compare(
 
 
 @app.command()
+def audit(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the audit; the same command goes on there.")],
+    step_reward: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="A step score to audit: x0, lrm or value; the first is the reference. [x0]")] = None,
+    step_model: Annotated[Optional[list[str]], typer.Option(metavar="NAME=PATH", help="Model of a step score. [the one shipped]")] = None,
+    prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="JSONL with a prompt field, CSV or TSV with a Prompts column, or one a line.")] = None,
+    set_name: Annotated[Optional[str], typer.Option(help="Prompts of scenes: easy, medium or hard. [hard]")] = None,
+    split: Annotated[str, typer.Option(help="Of scenes: test, validation or train.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Prompts.")] = 20,
+    trajectories: Annotated[int, typer.Option(min=1, help="Finished samples of each prompt.")] = 16,
+    levels: Annotated[int, typer.Option(min=1, help="T, denoising levels of a full trajectory.")] = 30,
+    siblings: Annotated[str, typer.Option(metavar="LxCxM", help="Levels x children x completions of one state; 0: none.")] = "4x4x4",
+    pool: Annotated[str, typer.Option(metavar="PxN", help="Prompts x samples for best-of-n; 0: none.")] = "10x64",
+    paths: Annotated[str, typer.Option(metavar="PxK", help="Prompts x noises whose jump paths are all walked; 0: none.")] = "10x2",
+    path_levels: Annotated[int, typer.Option(min=2, max=12, help="T of those.")] = 8,
+    calibrate: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Write a calibration of the step score; not on test prompts.")] = None,
+    model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
+    reward: Annotated[Optional[str], typer.Option(help="The guide: what searches see. [scenes]")] = None,
+    gold: Annotated[Optional[str], typer.Option(help="The judge they never see: a reward, MODULE:FUNCTION or verifier. [verifier]")] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="guidance, negative_prompt, height, width, seed, grid, order or phi.")] = None,
+    group: Annotated[int, typer.Option(min=1, help="Prompts that are measured together and kept together.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    executor: Annotated[str, typer.Option(help="ray: by actors; local: in this process.")] = "ray",
+    workers: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Denoisers. [one for each GPU, at least 1]")] = None,
+    address: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="Ray cluster.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print audit.json.")] = False,
+) -> int:
+    """Audit step scores: whether they rank, from which level on, how sure they are, and whether a search spoils gold."""
+    from mcts_ray.audit.request import make_audit
+
+    what = dict(model=model, step_rewards=step_reward or [], step_models=step_model or [], reward=reward, gold=gold, settings=set_ or [])
+    scale = dict(prompts_file=prompts, set_name=set_name, split=split, count=count, trajectories=trajectories, levels=levels)
+    scale |= dict(siblings=siblings, pool=pool, paths=paths, path_levels=path_levels, group=group)
+    where = dict(device=device, dtype=dtype, executor=executor, workers=workers, address=address)
+    request = make_audit(out=out, calibrate=calibrate, **what, **scale, **where)
+    from mcts_ray.audit.carry_out import carry_out
+    from mcts_ray.report.terminal import audit_text
+
+    try:
+        found = carry_out(request, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        _say(f"interrupted; the same command goes on in {out}")
+        return 1
+    typer.echo(json.dumps({"out": str(out), **found}) if as_json else audit_text(found, out))
+    return 0
+
+
+@app.command()
 def replay(
     scores: Annotated[
         list[Path], typer.Option(metavar="FILE.npz", help="Arrays scores [prompt, sample, step], final [prompt, sample]; repeatable.")

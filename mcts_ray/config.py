@@ -168,6 +168,12 @@ class SearchConfig(BaseModel):
     prune_gains: tuple[float, ...] | None = Field(
         None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
     )
+    calibration: str | None = Field(
+        None,
+        description="mcts: calibration.json by which step scores count in values; none: they are only noted. "
+        "None: the one beside the step model, if there is one.",
+    )
+    calibration_refresh: bool = Field(True, description="mcts: whether finished trajectories go on calibrating during a search.")
     record_scores: bool = Field(
         False, description="Score every state, which costs a decode each (x0) but no NFE, and write scores.npz for `mcts-ray replay`."
     )
@@ -215,6 +221,10 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none, or record them with record_scores")
         if self.record_scores and decodes and self.max_decodes is not None:
             raise ValueError("record_scores decodes every state; leave max_decodes unset")
+        if self.calibration not in (None, "none") and self.algorithm != "mcts":
+            raise ValueError(f"{self.algorithm} takes raw step scores; leave calibration unset or set algorithm to mcts")
+        if self.calibration not in (None, "none") and self.step_reward in (None, "none"):
+            raise ValueError("a calibration needs step scores; set step_reward to that which it was made for, for example x0")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self

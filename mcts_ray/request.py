@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mcts_ray.actors.cluster import find
-from mcts_ray.checks import check_algorithm, check_prompts, check_size, check_step_model, default_reward, needs_scenes
+from mcts_ray.checks import (
+    check_algorithm,
+    check_prompts,
+    check_size,
+    check_step_model,
+    default_reward,
+    find_calibration,
+    needs_scenes,
+)
 from mcts_ray.config import SearchConfig, load_config, parse_setting
 from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
@@ -63,6 +71,8 @@ def make_request(
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
     check_step_model(model, config)
+    if config.calibration not in (None, "none"):
+        find_calibration(config.model_copy(update={"reward": default_reward(model, config.reward)}), model)
     outs = run_directories(prompts, out)
     for path in outs:
         check_free(path)

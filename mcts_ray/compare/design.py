@@ -16,7 +16,7 @@ from mcts_ray.checks import check_algorithm
 from mcts_ray.compare.judge import as_reward
 from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_setting
 from mcts_ray.diffusion.resolve import Model
-from mcts_ray.report.run import write_json
+from mcts_ray.report import folder
 from mcts_ray.reward.resolve import weight_files
 from mcts_ray.reward.step import step_weights
 from mcts_ray.search import ALGORITHMS
@@ -93,26 +93,12 @@ class Design:
 
 def open_folder(design: Design, out: Path) -> None:
     """Make `out` the folder of a design, or see that it is already. ValueError for one that holds something else."""
-    check_folder(design, out)
-    try:
-        (out / "groups").mkdir(parents=True, exist_ok=True)
-        write_json(out / FILE, design.to_dict())
-    except OSError as error:
-        raise ValueError(f"comparison folder {out} cannot be written ({error.strerror})") from error
+    folder.open_folder(design.to_dict(), out, FILE, "a comparison")
 
 
 def check_folder(design: Design, out: Path) -> None:
     """ValueError unless `out` is empty, not there, or holds this very design."""
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    try:
-        there = json.loads((out / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(f"folder {out} holds something else than a comparison; choose another one") from None
-    asked = design.to_dict()
-    changed = [name for name in asked if not isinstance(there, dict) or there.get(name) != asked[name]]
-    if changed:
-        raise ValueError(f"folder {out} holds a comparison of another design ({', '.join(changed)} differ); choose another one")
+    folder.check_folder(design.to_dict(), out, FILE, "a comparison")
 
 
 def parse_arm(text: str, what: str = "arm") -> Arm:
@@ -172,23 +158,24 @@ def parse_times(text: str) -> tuple[int, ...]:
 
 def model_key(model: Model) -> str:
     """What stands for a model: of a local one its weights, of one from the hub its name."""
-    return _digest(sorted(Path(model.source).rglob("*.safetensors"))) if model.local else model.name
+    return digest(sorted(Path(model.source).rglob("*.safetensors"))) if model.local else model.name
 
 
 def reward_key(*rewards: str) -> str:
     """What stands for the weights of rewards: those that lie on this machine, the shipped scorer's where it is used."""
     files = list(dict.fromkeys(file for reward in rewards for file in weight_files(reward)))
-    return _digest(files) if files else ""
+    return digest(files) if files else ""
 
 
 def step_key(design: Design) -> str:
     """What stands for the networks that score states beside the denoiser; nothing where no arm has one."""
     configs = [design.config(arm, design.times[0], 0) for arm in design.arms]
     used = {(one.step_reward, one.step_model or "scenes") for one in configs if one.scores_in_engine}
-    return "".join(_digest(step_weights(*pair)) for pair in sorted(used))
+    return "".join(digest(step_weights(*pair)) for pair in sorted(used))
 
 
-def _digest(files: Sequence[Path]) -> str:
+def digest(files: Sequence[Path]) -> str:
+    """What stands for the contents of files, as hex digits."""
     digest = hashlib.blake2b(digest_size=8)
     for file in files:
         with open(file, "rb") as data:

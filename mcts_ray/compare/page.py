@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from mcts_ray import __version__
 from mcts_ray.compare import plots
+from mcts_ray.report.frame import frame
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _HELD_AGAINST = (("first", ""), ("best", ", best on validation"))
-_CSS = """
+PLOTS_CSS = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
 .plots h3 { margin: 0 0 4px; } .plot { width: 100%; height: auto; }
 .figures td, .figures th { padding-right: 18px; text-align: right; white-space: nowrap; font-size: 13px; }
@@ -25,25 +23,8 @@ dl.notes dt { font-weight: 620; } dl.notes dd { margin: 0 0 8px; color: var(--so
 
 def page(summary: dict[str, Any]) -> str:
     """The whole page of a comparison."""
-    css = files("mcts_ray.report").joinpath("page.css").read_text(encoding="utf-8") + _CSS
     sections = "".join(_set(name, one) for name, one in summary["sets"].items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>Searches compared · mcts-ray</title>
-<style>{css}</style>
-</head>
-<body>
-<main>
-{_head(summary)}{sections}{_notes(summary)}
-<footer>mcts-ray {__version__}</footer>
-</main>
-</body>
-</html>
-"""
+    return frame("Searches compared", f"{_head(summary)}{sections}{_notes(summary)}", css=PLOTS_CSS)
 
 
 def _head(summary: dict[str, Any]) -> str:

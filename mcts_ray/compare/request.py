@@ -96,7 +96,7 @@ def make_comparison(
     if pool and not 2 <= pool <= 1000:
         raise ValueError(f"--pool {pool}: a pool has from 2 to 1000 samples per prompt")
     reward = default_reward(model, reward)
-    gold = _gold(model, gold)
+    gold = gold_or_default(model, gold)
     count = count or scale["count"]
     sets = _sets(prompts_file, set_names, split, count)
     tuning = _validation(validation_file, sets, split, validation_count or VALIDATION) if pool else {}
@@ -142,7 +142,7 @@ def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, exec
     return Comparison(design, model, out, pools or out / "pools", device, dtype, executor, workers, address)
 
 
-def _gold(model: str, gold: str | None) -> str:
+def gold_or_default(model: str, gold: str | None) -> str:
     """The held-out judge: the one asked for, or the verifier for the model of scenes."""
     if gold is None and model != "scenes":
         raise ValueError(f"model {model} has no gold judge of its own; choose one with --gold, for example MODULE:FUNCTION")

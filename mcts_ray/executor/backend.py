@@ -23,7 +23,7 @@ from mcts_ray.search.base import Candidate, Ledger, Search
 class Plan:
     """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
 
-    latent_shape: (C, H, W) of all states.
+    latent_shape: (C, H, W) of all states. log_snr: ln(alpha^2 / sigma^2) of the levels 0 ... T.
     """
 
     config: SearchConfig
@@ -31,6 +31,7 @@ class Plan:
     latent_shape: tuple[int, int, int]
     device: str
     dtype: str
+    log_snr: tuple[float, ...] = ()
 
     @property
     def batch_size(self) -> int:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from mcts_ray.checks import canonical, check_algorithm, check_prompts, check_size, choose_reward, needs_scenes
+from mcts_ray.checks import (
+    canonical,
+    check_algorithm,
+    check_prompts,
+    check_size,
+    choose_reward,
+    find_calibration,
+    needs_scenes,
+)
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.jump import phi_from_eta, phi_from_schedule
@@ -13,6 +21,7 @@ from mcts_ray.diffusion.levels import Levels, ays_levels
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
 from mcts_ray.reward import ImageReward, reward_name
+from mcts_ray.reward.refresh import Refreshed
 from mcts_ray.reward.step import find_step_model
 from mcts_ray.search import ALGORITHMS, Search, Setting
 
@@ -30,7 +39,8 @@ def make_plan(
     searches = tuple(build(model, denoiser, f"{prefix}{index}", prompt, config) for index, prompt in enumerate(prompts))
     shape = denoiser.adapter.latent_shape(config.height, config.width)
     dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
-    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype)
+    log_snr = tuple(denoiser.levels(config.levels, config.grid).log_snr_L.tolist())
+    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr)
 
 
 def resolve(
@@ -70,6 +80,10 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
     policy = make_policy(config, partial(ays_levels, levels, denoiser.adapter.ays_grid))
     search = ALGORITHMS[config.algorithm].from_config(id, setting, config, angles(config, levels), policy)
     search.record_scores = config.record_scores
+    calibration = find_calibration(config, model)
+    if calibration:
+        calibration = calibration.on(levels.log_snr_L.tolist())
+        search.calibrate(Refreshed(calibration) if config.calibration_refresh else calibration)
     return search
 
 

@@ -14,14 +14,13 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mcts_ray import __version__
 from mcts_ray.report.curve import curve
+from mcts_ray.report.frame import asset, frame
 from mcts_ray.report.tree_layout import Forest, best_leaves, forest
 from mcts_ray.report.tree_svg import Drawing, node_data, shades_css, thumbnail
 
@@ -34,37 +33,14 @@ THUMBNAIL_BYTES = 1_200_000  # of JPEG data in the page; the best images' come f
 MAX_SIDE = 512  # pixels of an image
 _PIXELATED_BELOW = 128  # pixels
 _MAX_ERRORS = 20
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _UNITS = {"nfe": "NFE", "seconds": "wall seconds"}
 
 
 def report(result: SearchResult) -> str:
     """The whole page of one search."""
-    title = escape(result.prompt)
     sections = (_head(result), _images(result), _curve(result), _tree(result), _ledger(result), _config(result))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{title} · mcts-ray</title>
-<style>{_asset("page.css")}{shades_css()}</style>
-</head>
-<body>
-<main>
-{"".join(sections)}
-<footer>mcts-ray {__version__}</footer>
-</main>
-<div id="tip" hidden></div>
-<script>{_asset("page.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return files("mcts_ray.report").joinpath(name).read_text(encoding="utf-8")
+    after = '<div id="tip" hidden></div>\n'
+    return frame(result.prompt, "".join(sections), css=shades_css(), script=asset("page.js"), after=after)
 
 
 # head --------------------------------------------------------------------------------------------------------------

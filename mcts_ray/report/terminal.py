@@ -86,6 +86,15 @@ def comparison_text(summary: dict, out: Path) -> str:
     return "\n".join([*lines, f"  {out / 'page.html'}"])
 
 
+def audit_text(found: dict, out: Path) -> str:
+    """The verdict of an audit in words, and where the rest is."""
+    verdict = found["verdict"]
+    lines = [verdict["headline"]]
+    for name, one in verdict["scores"].items():
+        lines += [f"{name}:", *(f"  {sentence}" for sentence in one["sentences"])]
+    return "\n".join([*lines, "guide and gold:", *(f"  {sentence}" for sentence in verdict["guide"]), f"  {out / 'audit.html'}"])
+
+
 def replay_text(prompts: int, rows: Sequence[Row]) -> str:
     """A replayed policy against best-of-n, a line for each budget."""
     lines = [f"{prompts} prompt{'s' * (prompts > 1)}; budgets in whole trajectories, 95 % intervals over prompts"]

@@ -111,6 +111,11 @@ class MCTS(Search):
             max_seconds=config.max_seconds,
         )
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Let step scores count, by what this says of them; before the first ask."""
+        assert not len(self.tree), "a search is calibrated before it begins"
+        self.tree.calibration = calibration
+
     # ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> Work | None:

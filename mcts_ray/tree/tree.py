@@ -29,7 +29,7 @@ class Tree:
     """All nodes by id, parents before children; the root stands above the seeds and is no state itself.
 
     Raw step scores of different levels cannot be compared, so they stay on their nodes (`Node.score`) and enter values
-    only through a `calibration`.
+    only through a `calibration`. One that learns (`observe`, `due`: `mcts_ray.reward.refresh`) is shown where trajectories ended.
     """
 
     def __init__(self, root: str, level: int, rule: Rule = mean, calibration: Calibration | None = None) -> None:
@@ -73,8 +73,9 @@ class Tree:
         for state in rollout:
             leaf.draws += 1
             leaf = self._add(leaf, state)
-        for id, score in scores:
-            self._score(self._nodes[id], score)
+        judged = [(self._nodes[id], score) for id, score in scores]
+        for node, score in judged:
+            self._score(node, score)
         node = leaf
         while node is not child.parent:
             if node.open or node.arms:
@@ -82,6 +83,8 @@ class Tree:
             node = node.parent
         self.spread.add(reward)
         backup(leaf, reward, self.rule)
+        if hasattr(self.calibration, "observe"):
+            self._learn(judged, reward)
         return leaf
 
     def take_back(self, child: Node) -> None:
@@ -124,6 +127,20 @@ class Tree:
             prior = self.calibration(node.level, score)
             node.believe(prior)
             self.spread.expect(prior)
+
+    def _learn(self, judged: list[tuple[Node, float]], reward: float) -> None:
+        """Each state with its own roll-out is one observation; when it is due, all are judged and valued again."""
+        for node, score in judged:
+            self.calibration.observe(node.level, score, reward)
+        if not self.calibration.due():
+            return
+        for node in self:
+            if node.score is not None:
+                node.believe(self.calibration(node.level, node.score))
+        for node in reversed(self._nodes.values()):  # children before parents
+            if node.returns:
+                node.value = self.rule(node)
+        self.root.value = self.rule(self.root)
 
     def _add(self, parent: Node, state: State) -> Node:
         assert state.id not in self._nodes, "a node was added twice"

@@ -1,6 +1,6 @@
 import pytest
 
-from mcts_ray.tree import State, Tree
+from mcts_ray.tree import Prior, State, Tree
 
 
 def test_a_simulation_that_comes_back_joins_with_its_whole_path():
@@ -46,3 +46,33 @@ def test_no_node_twice():
     tree.dispatch(tree.root, State("a", 6))
     with pytest.raises(AssertionError, match="twice"):
         tree.dispatch(tree.root, State("a", 6))
+
+
+class Learning:
+    """A calibration that is due at the third observation and says the number of observations so far."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, level, score):
+        return Prior(float(len(self.seen)), 1.0, 1.0)
+
+    def observe(self, level, score, reward):
+        self.seen.append((level, score, reward))
+
+    def due(self):
+        return len(self.seen) == 3
+
+
+def test_a_calibration_that_learns_is_shown_rewards_and_judges_all_states_again_when_due():
+    learning = Learning()
+    tree = Tree("root", 6, calibration=learning)
+    for index, reward in enumerate((0.5, 0.7, 0.9)):
+        child = tree.dispatch(tree.root, State(f"a{index}", 6, open=True))
+        tree.complete(child, [State(f"b{index}", 0, 6)], reward, [(f"a{index}", 0.1 * index)])
+        if index < 2:
+            assert tree[f"a{index}"].prior.mean == index  # judged before its own reward was seen
+    assert learning.seen == [(6, 0.0, 0.5), (6, 0.1, 0.7), (6, 0.2, 0.9)]
+    assert [tree[f"a{index}"].prior.mean for index in range(3)] == [3.0] * 3
+    assert [tree[f"a{index}"].value for index in range(3)] == pytest.approx([(3 + r) / 2 for r in (0.5, 0.7, 0.9)])
+    assert tree.root.value == pytest.approx(0.7) and tree["b0"].value == 0.5
