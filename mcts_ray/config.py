@@ -131,7 +131,12 @@ class SearchConfig(BaseModel):
         description="phi by the level jumped from; taper: less below 2/5 of the levels, linear and cosine: less and less from the top, "
         "all three 0 below 1/5. None: taper for mcts; for others the noise is that of `eta`.",
     )
-    branchings: int = Field(3, ge=1, description="mcts: at how many levels, spread over the noisy four fifths, paths may branch.")
+    branchings: int | None = Field(
+        None,
+        ge=1,
+        description="At how many levels below the seeds paths may branch; mcts: spread over the noisy four fifths [3], dts and dts-star: "
+        "over all levels [4].",
+    )
     seeds: int | None = Field(
         None, ge=1, description="mcts: trajectories finished before values decide; None: as many as half the budget pays for."
     )
@@ -146,8 +151,10 @@ class SearchConfig(BaseModel):
         ge=0,
         description="Weight of exploration; mcts: beta, in standard deviations of the returns [.3], dts-star: c, in units of reward [1].",
     )
-    widen_c: float | None = Field(None, gt=0, description="C of progressive widening, children < C visits^a; mcts [2], dts [1].")
-    widen_a: float | None = Field(None, ge=0, le=1, description="a of progressive widening, children < C visits^a. [.5]")
+    widen_c: float | None = Field(None, gt=0, description="C of progressive widening, children < C visits^a. [2]")
+    widen_a: float | None = Field(
+        None, ge=0, le=1, description="a of progressive widening, children < C visits^a; mcts [.5], dts and dts-star [.8]."
+    )
     in_flight_share: float = Field(
         0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
     )
@@ -323,8 +330,9 @@ class SearchConfig(BaseModel):
             "eta": self._default_eta,
             "phi_schedule": "taper" if self.algorithm == "mcts" else None,
             "explore": 1.0 if self.algorithm in TREES else 0.3,
-            "widen_c": 1.0 if self.algorithm in TREES else 2.0,
-            "widen_a": 0.5,
+            "branchings": 4 if self.algorithm in TREES else 3,
+            "widen_c": 2.0,
+            "widen_a": 0.8 if self.algorithm in TREES else 0.5,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 

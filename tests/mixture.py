@@ -1,9 +1,11 @@
 """A diffusion model whose every answer is known: a mixture of Gaussians on the line, with the exact (x0, eps).
 
 The real engine carries out the units of a search (`run`); there is no decoder, an image is a number x and a reward any function
-of an array of them. What a search should find follows from the chain that it walks, T noisy jumps with the exact denoiser. That
-chain ends near the mixture, but not in it, the less so the fewer levels: so `expected` and what builds on it integrate over the
-chain itself, level by level on a grid, and compare with any T; `tilted` is the closed form that large T tends to.
+of an array of them. With `dim` above 1 an image is a vector (dim,) of numbers, each a mixture of its own and independent of the
+others, and a reward a function of an array (N, dim); what follows then holds for each number. What a search should find follows
+from the chain that it walks, T noisy jumps with the exact denoiser. That chain ends near the mixture, but not in it, the less so
+the fewer levels: so `expected` and what builds on it integrate over the chain itself, level by level on a grid, and compare with
+any T; `tilted` is the closed form that large T tends to.
 
     model = Mixture()
     search = FK("s", model.setting(), budget=20 * 500, phi=model.phi())
@@ -26,7 +28,9 @@ from mcts_ray.diffusion.denoiser import Prediction
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.levels import Levels
-from mcts_ray.search import Outcome, Search, Setting
+from mcts_ray.fusion.fuser import noise_of
+from mcts_ray.search import Cost, Outcome, Search, Setting, Work
+from mcts_ray.tree.weights import Refusal
 from tests.tiny import SD_BETAS
 
 Function = Callable[[np.ndarray], np.ndarray]  # of numbers (N,), elementwise
@@ -39,8 +43,10 @@ NOISE_WEIGHT_Q = np.exp(-(NOISE_Q**2) / 2) / np.exp(-(NOISE_Q**2) / 2).sum()
 class Mixture:
     """p(x) = sum_j w_j N(x; m_j, s^2) as a denoiser and its adapter; level 0 is clean. Prompts and guidance change nothing."""
 
-    def __init__(self, means: Sequence[float] = (-1.0, 1.0), weights: Sequence[float] = (0.7, 0.3), std: float = 0.25):
-        self.means, self.weights, self.std = means, weights, std
+    def __init__(
+        self, means: Sequence[float] = (-1.0, 1.0), weights: Sequence[float] = (0.7, 0.3), std: float = 0.25, dim: int = 1
+    ):
+        self.means, self.weights, self.std, self.dim = means, weights, std, dim
         self.device = torch.device("cpu")
         self.adapter = self
         self._levels: dict[int, Levels] = {}
@@ -57,7 +63,7 @@ class Mixture:
     # what the engine needs -----------------------------------------------------------------------------------------
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        return 1, 1, 1
+        return 1, 1, self.dim
 
     def levels(self, T: int, grid: str = "native") -> Levels:
         if T not in self._levels:
@@ -71,7 +77,7 @@ class Mixture:
 
     def denoise(self, x_BCHW: torch.Tensor, level_B: Sequence[int], settings: Sequence[Setting], taps=()) -> Prediction:
         rows_B = [self.levels(setting.levels).rows[level] for level, setting in zip(level_B, settings, strict=True)]
-        _, alpha_B, sigma_B = np.array(rows_B).T
+        _, alpha_B, sigma_B = np.repeat(rows_B, self.dim, axis=0).T
         x0_B, eps_B = self.predict(x_BCHW.flatten().double().numpy(), alpha_B, sigma_B)
         x0, eps = (torch.from_numpy(each).float().reshape(x_BCHW.shape) for each in (x0_B, eps_B))
         return Prediction(x0, eps, len(settings))
@@ -91,23 +97,48 @@ class Mixture:
 
 def run(search: Search, model: Mixture, reward: Function, room: int = 256) -> dict[str, float]:
     """Carry a search to its end, up to `room` units in a batch; returns x of every finished image, by node."""
-    engine, images = Engine(model, room), {}
-    while not search.done:
-        works = search.ask(engine.free)
-        assert works or not engine.idle, "the search is not done but asks for nothing"
-        engine.submit(works)
+    return run_together([search], model, reward, room)[0]
+
+
+def run_together(searches: Sequence[Search], model: Mixture, reward: Function, room: int = 1) -> list[dict[str, float]]:
+    """Carry searches, whose ids differ, to their ends side by side, up to `room` units of each in a batch; their images."""
+    engine, by_id = Engine(model, room * len(searches)), {search.id: search for search in searches}
+    images: dict[str, dict] = {id: {} for id in by_id}
+    while running := [search for search in searches if not search.done]:
+        asked = [_submit(engine, search, search.ask(room - search.in_flight)) for search in running]
+        assert any(asked) or not engine.idle, "no search is done but none asks for anything"
         walked = engine.step()
-        values = iter(reward(np.array([float(x) for unit in walked for x in unit.to_decode])).tolist())
+        values = iter(_rewards([x for unit in walked for x in unit.to_decode], reward))
         for unit in walked:
             work, count = unit.work, len(unit.to_decode)
             nodes = [edge.node for edge in work.edges if edge.node in work.scored]
             scores = tuple((node, next(values)) for node in nodes[: len(unit.x0s)])
             final = None
             if unit.latent is not None:
-                final, images[work.edges[-1].node] = next(values), float(unit.latent)
-            cost = replace(unit.cost, decodes=count, reward_calls=count)
-            search.tell(Outcome(work.id, search.id, work.epoch, cost, final, scores, unit.error))
-    return images
+                final, images[work.search][work.edges[-1].node] = next(values), _image(unit.latent)
+            cost = replace(unit.cost, decodes=count, reward_calls=count, fusions=int(work.fuse is not None))
+            by_id[work.search].tell(Outcome(work.id, work.search, work.epoch, cost, final, scores, unit.error))
+    return [images[search.id] for search in searches]
+
+
+def _submit(engine: Engine, search: Search, works: Sequence[Work]) -> bool:
+    """Hand units to the engine, with the noise of those that fuse; those that cannot be fused go back. Whether there were any."""
+    for work in works:
+        noise = noise_of(work, engine.denoiser.latent_shape(0, 0)) if work.fuse else None
+        if isinstance(noise, Refusal):
+            search.tell(Outcome(work.id, search.id, work.epoch, Cost(), refused=noise.value))
+        else:
+            engine.submit([work], {} if noise is None else {work.edges[0].node: noise})
+    return bool(works)
+
+
+def _rewards(latents: Sequence[torch.Tensor], reward: Function) -> list[float]:
+    return np.asarray(reward(np.array([_image(x) for x in latents]))).tolist() if latents else []
+
+
+def _image(latent: torch.Tensor) -> float | np.ndarray:
+    """A number, or a vector (dim,)."""
+    return float(latent) if latent.numel() == 1 else latent.flatten().double().numpy()
 
 
 # what is true ----------------------------------------------------------------------------------------------------------

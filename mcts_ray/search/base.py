@@ -204,6 +204,8 @@ class Search(ABC):
         self.record_scores = False
         self.scores: dict[str, float] = {}
         self._in_flight: dict[str, Work] = {}
+        self._reserved_nfe = 0
+        self._reserved_decodes = 0
         self._halted = False
 
     @classmethod
@@ -242,6 +244,7 @@ class Search(ABC):
             assert work.nfe <= self.nfe_left and work.decodes <= self.decodes_left, "a proposed unit exceeds the budget"
             assert work.id not in self._in_flight, "a unit was proposed twice"
             self._in_flight[work.id] = work
+            self._reserve(work, 1)
             works.append(self._recorded(work))
         return works
 
@@ -251,6 +254,7 @@ class Search(ABC):
         if work is None or work.epoch != outcome.epoch:
             return False
         del self._in_flight[work.id]
+        self._reserve(work, -1)
         self.ledger.add(outcome.cost)
         if outcome.error is not None:
             self.errors.append(outcome.error)
@@ -264,6 +268,11 @@ class Search(ABC):
             outcome = replace(outcome, scores=tuple(pair for pair in outcome.scores if pair[0] in work.scored))
         self._apply(work, outcome)
         return True
+
+    def _reserve(self, work: Work, sign: int) -> None:
+        """Keep the sums over the units in flight, of which there may be thousands: one more (1) or one fewer (-1)."""
+        self._reserved_nfe += sign * work.nfe
+        self._reserved_decodes += sign * work.decodes
 
     def _recorded(self, work: Work) -> Work:
         """The unit as it goes out: with `record_scores` all of its evaluated states are scored."""
@@ -289,6 +298,7 @@ class Search(ABC):
         """End the search now. Units in flight are abandoned, but what they have spent so far (`costs`) is booked."""
         self._halted = True
         self._in_flight.clear()
+        self._reserved_nfe = self._reserved_decodes = 0
         for cost in costs:
             self.ledger.add(cost)
 
@@ -314,11 +324,11 @@ class Search(ABC):
     @property
     def nfe_left(self) -> int:
         """NFE neither spent nor reserved by units in flight."""
-        return self.budget - self.ledger.nfe - sum(work.nfe for work in self._in_flight.values())
+        return self.budget - self.ledger.nfe - self._reserved_nfe
 
     @property
     def decodes_left(self) -> float:
         """Decodes neither spent nor reserved; infinite without `max_decodes`."""
         if self.max_decodes is None:
             return float("inf")
-        return self.max_decodes - self.ledger.decodes - sum(work.decodes for work in self._in_flight.values())
+        return self.max_decodes - self.ledger.decodes - self._reserved_decodes

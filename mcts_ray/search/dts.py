@@ -1,8 +1,8 @@
-"""Diffusion tree sampling and search, DTS and DTS* (Jain et al., arXiv 2506.20701).
+"""Diffusion tree sampling and search, DTS and DTS* (Jain et al., arXiv 2506.20701, algorithm 1 and appendix F).
 
 The target is p(x_0) exp(lambda r(x_0)), p being what the sampler makes with its noise. The tree stays: its root has the initial
-noises as children, and every state has children drawn from p(x_s | x_a), each from the (x0, eps) that the state keeps, so
-that one more child costs only the calls below it. One iteration:
+noises as children, and states at a few levels have children drawn from p(x_s | x_a), each from the (x0, eps) that the state keeps,
+so that one more child costs only the calls below it. One iteration:
 
     select    down from the root. A node with fewer than C N^a children is widened; any other one is left for a child,
               DTS   with probability prop to exp(lambda v_i)        DTS*   argmax v_i + c sqrt(ln N_parent / N_i)
@@ -11,23 +11,29 @@ that one more child costs only the calls below it. One iteration:
               children do not raise it;   N += 1 on the path
 
 Where selection ends in a finished image, N += 1 is all there is to do, and it costs nothing. Iterations in flight count in N and
-leave the values alone. The paper's settings for images are not published; lambda = 1, C = 1, a = 1/2, c = 1 are those of a
-third party. Children whose first return was unlucky are seldom seen again, so by Boltzmann selection values stay below the exact
-ones for long, the more so the larger lambda is against the spread of rewards. A state whose next jump ends at level 0 is not branched: noise changes nothing any more.
+leave the values alone. The paper's constants for images: C = 2, a = 4/5, and paths branch at 4/5, 3/5, 2/5 and 1/5 of the levels
+besides the root. Below 32 seeds such a tree has not begun to choose and is best-of-n with noise; C = 1, a = 1/2 choose sooner.
+c = 1 is that of a third party. A state whose next jump ends at level 0 is not branched: noise changes nothing any more.
+
+How fast values approach the exact ones. With n children drawn and visited whatever their returns, exp(lambda v) is unbiased. But
+selection looks at the estimates that it makes: a child with an unlucky first return is seldom seen again and keeps it, one with a
+lucky return is corrected, so that v is too low until the mean visits of a child, N^(1-a) / C, exceed about mean(w) / w_i, w =
+exp(lambda v). Every level of branching repeats this with the visits that are left to it, which is why few places are better than
+many, and small lambda times spread of rewards better than large. Figures: docs/lab.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcts_ray.search.base import Candidate, Cost, Edge, Outcome, Work
-from mcts_ray.search.distinct import Families
+from mcts_ray.search.base import Candidate, Edge, Outcome, Work
 from mcts_ray.search.ids import jump_id, root_id, seed_id
 from mcts_ray.search.trajectories import Trajectories
+from mcts_ray.search.trees import TreeSearch
 from mcts_ray.tree.backup import Soft
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.tree import State, Tree
@@ -39,39 +45,48 @@ if TYPE_CHECKING:
 PATIENCE = 1000  # finished images that selection may end in, one after the other, before there is nothing to expand
 
 
-class DTS(Trajectories):
-    """Diffusion tree sampling on the ask/tell units. strength: lambda."""
+class DTS(TreeSearch, Trajectories):
+    """Diffusion tree sampling on the ask/tell units.
 
-    def __init__(self, *args, strength: float = 1.0, widening: Widening = Widening(1.0, 0.5), **options) -> None:
+    strength: lambda. branchings: at how many places, spread evenly over the calls of a trajectory, paths may branch besides the
+    root; with as many as there are calls, or more, at every state.
+    """
+
+    def __init__(
+        self, *args, strength: float = 1.0, widening: Widening = Widening(2.0, 0.8), branchings: int = 4, **options
+    ) -> None:
         super().__init__(*args, **options)
         self.strength = strength
         self.widening = widening
-        self.tree = Tree(root_id(self.seed), self.setting.levels, Soft(strength))
+        self._plant(Tree(root_id(self.seed), self.setting.levels, Soft(strength)))
         self._place = {level: place for place, level in enumerate(self.path)}
-        self._least = min([self.trajectory_nfe, *(self._nfe(place + 1) for place in self._place.values() if self._opens(place))])
-        self._simulations: dict[str, Node] = {}
-        self._count = 0
-        self._families = Families(self.setting.levels)
+        calls = self.trajectory_nfe
+        evenly = {round(j * calls / (branchings + 1)) for j in range(1, branchings + 1)}
+        self._marks = evenly if branchings < calls else set(range(calls))
+        self._least = min([calls, *(self._nfe(place + 1) for place in self._place.values() if self._opens(place))])
+        self._images: dict[str, Candidate] = {}
 
     @classmethod
     def options(cls, config: SearchConfig) -> dict[str, Any]:
-        return {"strength": config.strength, "widening": Widening(config.widen_c, config.widen_a)}
+        widening = Widening(config.widen_c, config.widen_a)
+        return {"strength": config.strength, "widening": widening, "branchings": config.branchings}
 
     # ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> Work | None:
-        node, finished = self._select()
-        if node is None:
+        selected = self._selected()
+        if selected is None:
             return None
+        node, finished = selected
         for leaf in finished:
             _count(leaf, 1)
         return self._expand(node)
 
-    def _select(self) -> tuple[Node | None, list[Node]]:
-        """The node to widen (None: none for now), and the finished images in which selection ended before. Changes nothing."""
+    def _select(self) -> tuple[Node, list[Node]] | None:
+        """The node to widen, and the finished images in which selection ended before."""
         finished: list[Node] = []
         if self.nfe_left < self._least or self.decodes_left < 1:
-            return None, finished
+            return None
         rng = np.random.default_rng([self.seed, 0xD75, self._count])
         node = self._descend(rng)
         while node and node.terminal and len(finished) < PATIENCE:
@@ -80,7 +95,7 @@ class DTS(Trajectories):
             node = self._descend(rng)
         for leaf in finished:
             _count(leaf, -1)
-        return (None if node and node.terminal else node), finished
+        return None if node is None or node.terminal else (node, finished)
 
     def _descend(self, rng: np.random.Generator) -> Node | None:
         """The node to widen, or the finished image, to which selection leads; None if it must wait for what is in flight."""
@@ -109,10 +124,7 @@ class DTS(Trajectories):
             first = Edge(jump_id(parent.id, k, parent.draws), self.path[place], self.phi(parent.level, self.path[place]))
         edges = self.edges_from(first, self.path[place + 1 :])
         states = self._states(edges)
-        child = self.tree.dispatch(parent, states[0])
-        name = f"{self.id}/{self._count}"
-        self._count += 1
-        self._simulations[name] = child
+        name, _ = self._dispatch(parent, states[0])
         keep = tuple(state.id for state in states if state.open)
         return Work(name, self.id, self.setting, None if seed else parent.id, "seed" if seed else "jump", edges, keep)
 
@@ -127,7 +139,7 @@ class DTS(Trajectories):
 
     def _opens(self, place: int) -> bool:
         """Whether the state at this place of the path may be branched."""
-        return place + 2 < len(self.path) and self.phi(self.path[place], self.path[place + 1]) > 0
+        return place in self._marks and place + 2 < len(self.path) and self.phi(self.path[place], self.path[place + 1]) > 0
 
     def _next(self, node: Node) -> int:
         """The place on the path of the children of a node."""
@@ -140,26 +152,15 @@ class DTS(Trajectories):
     # tell ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
-        child = self._simulations.pop(work.id)
+        child = self._returned(work)
         if outcome.error is not None:
             self.tree.lose(child)
-        else:
-            self._families.add(self.tree.complete(child, self._states(work.edges)[1:], outcome.reward))
-
-    def halt(self, costs: Iterable[Cost] = ()) -> None:
-        super().halt(costs)
-        for child in self._simulations.values():
-            self.tree.lose(child)
-        self._simulations.clear()
-
-    def _spent(self) -> bool:
-        return self._select()[0] is None
+            return
+        leaf = self.tree.complete(child, self._states(work.edges)[1:], outcome.reward)
+        self._families.add(leaf)
+        self._images[leaf.id] = self.finished[-1]
 
     # results -------------------------------------------------------------------------------------------------------
-
-    def best(self, n: int) -> list[Candidate]:
-        """The best images that differ: see `mcts_ray.search.distinct`."""
-        return self._families.best(self.finished, n)
 
     def descend(self, rng: np.random.Generator) -> Candidate:
         """A draw of the tree: from the root to a finished image, each child with probability prop to exp(lambda v_i)."""
@@ -167,11 +168,7 @@ class DTS(Trajectories):
         node = self.tree.root
         while not node.terminal:
             node = boltzmann([child for child in node.children if child.returns], self.strength, rng)
-        return next(candidate for candidate in self.finished if candidate.node == node.id)
-
-    def nodes(self) -> list[dict]:
-        """Every node, those in flight included (0 visits, no value)."""
-        return self.tree.rows()
+        return self._images[node.id]
 
 
 class DTSStar(DTS):

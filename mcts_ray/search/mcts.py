@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
 from mcts_ray.tree.weights import Refusal
-from mcts_ray.search.base import Candidate, Cost, Edge, Fuse, Outcome, Search, Setting, Work
+from mcts_ray.search.base import Edge, Fuse, Outcome, Setting, Work
 from mcts_ray.search.branching import Branching
-from mcts_ray.search.distinct import Families
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
+from mcts_ray.search.trees import TreeSearch
 from mcts_ray.tree.backup import Rule, make_rule, mean
 from mcts_ray.tree.fuse import Fusing, Fusions, Offer
 from mcts_ray.tree.node import Node
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
 
 
-class MCTS(Search):
+class MCTS(TreeSearch):
     """MCTS on the ask/tell units.
 
     beta: exploration, in standard deviations of the returns. scored: ask for the step score of every state that may be
@@ -74,7 +74,7 @@ class MCTS(Search):
         self.widening = widening
         self.share = share
         self.scored = scored
-        self.tree = Tree(root_id(seed), setting.levels, rule, calibration)
+        self._plant(Tree(root_id(seed), setting.levels, rule, calibration))
         self._pruning = pruning
         self._pruner = Pruner(self.tree, pruning, budget) if pruning else None
         if self._pruner:
@@ -82,9 +82,6 @@ class MCTS(Search):
         self._plans: dict[int | None, tuple[State, ...]] = {}
         trajectory = _nfe(self._plan(self.tree.root))
         self.seeds = seeds or max(1, budget // (2 * trajectory))
-        self._simulations: dict[str, Node] = {}
-        self._count = 0
-        self._families = Families(setting.levels)
         self._fusions = Fusions(fusing) if fusing else None
 
     @classmethod
@@ -119,7 +116,7 @@ class MCTS(Search):
     # ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> Work | None:
-        choice = self._select()
+        choice = self._selected()
         parent, offer = (choice.parent, choice) if isinstance(choice, Offer) else (choice, None)
         if parent is None or (self._guided and not self._room(_nfe(self._plan(parent)))):
             return None
@@ -132,7 +129,7 @@ class MCTS(Search):
 
     def _room(self, nfe: int) -> bool:
         """Whether `nfe` more may be in flight: values that are still out cannot guide."""
-        out = sum(work.nfe for work in self._in_flight.values())
+        out = self._reserved_nfe
         return out == 0 or out + nfe <= self.share * self.budget
 
     def _select(self) -> Node | Offer | None:
@@ -166,12 +163,9 @@ class MCTS(Search):
         edges = tuple(Edge(state.id, state.level, state.phi) for state in states)
         keep = tuple(state.id for state in states if state.open)
         start = None if parent is self.tree.root else parent.id
-        name = f"{self.id}/{self._count}"
-        self._count += 1
-        child = self.tree.dispatch(parent, states[0], offer.particles if offer else ())
+        name, child = self._dispatch(parent, states[0], offer.particles if offer else ())
         if offer:
             self._fusions.dispatch(offer, child)
-        self._simulations[name] = child
         return Work(name, self.id, self.setting, start, action, edges, keep, scored=keep if self.scored else (), fuse=fuse)
 
     def _plan(self, parent: Node) -> tuple[State, ...]:
@@ -203,7 +197,7 @@ class MCTS(Search):
     # tell ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
-        child = self._simulations.pop(work.id)
+        child = self._returned(work)
         if outcome.error is not None or outcome.refused is not None:
             self._give_up(child, refused=outcome.error is None)
             return
@@ -239,25 +233,6 @@ class MCTS(Search):
         found = self._fusions.consider(child.parent, self._plan(child.parent)[0])
         if isinstance(found, Refusal):
             self.refusals[found.value] += 1
-
-    def halt(self, costs: Iterable[Cost] = ()) -> None:
-        super().halt(costs)
-        for child in self._simulations.values():
-            self.tree.lose(child)
-        self._simulations.clear()
-
-    def _spent(self) -> bool:
-        return self._select() is None
-
-    # results -------------------------------------------------------------------------------------------------------
-
-    def best(self, n: int) -> list[Candidate]:
-        """The best images that differ: see `mcts_ray.search.distinct`."""
-        return self._families.best(self.finished, n)
-
-    def nodes(self) -> list[dict]:
-        """Every node, those in flight included (0 visits, no value); a fused one names its `particles`."""
-        return self.tree.rows()
 
 
 def _named(plan: Iterable[State], id: str) -> list[State]:

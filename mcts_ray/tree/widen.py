@@ -1,6 +1,6 @@
 """Progressive widening: when a node may have one more child.
 
-    children < C max(1, N + O)^a,   a in [1/4, 1/2]
+    children < C max(1, N + O)^a,   a in [1/4, 1/2]; DTS: 4/5
 
 (Coulom 2007; Couetoux et al. 2011.) Children still in flight count, so that parallel simulations do not all widen at
 once. Widening *permits*; whether to widen is UCB's choice (`mcts_ray.tree.select`). A node in which selection can enter

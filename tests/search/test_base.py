@@ -37,6 +37,29 @@ def test_max_decodes_is_reserved_at_ask():
     assert search.ledger.decodes == 2
 
 
+def test_what_is_left_is_the_budget_less_what_is_spent_and_in_flight():
+    """Sums are kept as units come and go, also by units that fail, cost less than they reserved, are issued again or abandoned."""
+    search = make(budget=200, max_decodes=30)
+
+    def check():
+        out = search._in_flight.values()
+        assert search.nfe_left == 200 - search.ledger.nfe - sum(work.nfe for work in out)
+        assert search.decodes_left == 30 - search.ledger.decodes - sum(work.decodes for work in out)
+
+    works = search.ask(7)
+    check()
+    search.tell(outcome_of(works[0]))
+    search.tell(outcome_of(works[1], "broken"))
+    search.tell(Outcome(works[2].id, "s", works[2].epoch, Cost(nfe=1), error="broken"))
+    check()
+    search.tell(outcome_of(search.reissue(works[3].id)))
+    assert not search.tell(outcome_of(works[3]))
+    check()
+    search.halt([Cost(nfe=2)])
+    check()
+    assert search.nfe_left == 200 - search.ledger.nfe
+
+
 def test_duplicate_foreign_and_old_outcomes_change_nothing():
     search = make()
     work = search.ask(1)[0]

@@ -21,6 +21,7 @@ T = 10
 BOTH = pytest.mark.parametrize("algorithm", [DTS, DTSStar])
 EVERY = [
     dict(),
+    {"branchings": 4},
     dict(policy=Constant(3), strength=5.0),
     dict(policy=Table((1, 1, 2, 2, 2, 3, 3, 4, 4, 4)), widening=Widening(3.0, 0.25)),
     dict(phi=lambda a, s: 0.0),
@@ -29,7 +30,11 @@ EVERY = [
 
 
 def make(algorithm, budget=133, levels=T, **options):
-    return algorithm("s", Setting("a red circle", levels=levels), budget, **{"phi": lambda a, s: 0.3, **options})
+    """A tree that branches everywhere and chooses soon, or best-of-n."""
+    if algorithm is not BestOfN:
+        options = {"widening": Widening(1.0, 0.5), "branchings": 99, **options}
+    options = {"phi": lambda a, s: 0.3, **options}
+    return algorithm("s", Setting("a red circle", levels=levels), budget, **options)
 
 
 @BOTH
@@ -204,11 +209,12 @@ def test_halt_takes_in_flight_work_out_of_the_tree(algorithm):
 
 def test_defaults_of_a_configuration():
     resolved = SearchConfig(algorithm="dts-star").resolved(True, (64, 64), "scenes")
-    assert (resolved.eta, resolved.explore, resolved.widen_c, resolved.widen_a) == (1.0, 1.0, 1.0, 0.5)
+    assert (resolved.eta, resolved.explore, resolved.widen_c, resolved.widen_a) == (1.0, 1.0, 2.0, 0.8)
     tree = SearchConfig(algorithm="mcts").resolved(True, (64, 64), "scenes")
     assert (tree.eta, tree.explore, tree.widen_c, tree.widen_a) == (0.0, 0.3, 2.0, 0.5)
     search = DTSStar.from_config("s", Setting("", levels=30), resolved, lambda a, s: 0.3, Constant(1))
-    assert (search.strength, search.explore, search.widening) == (1.0, 1.0, Widening(1.0, 0.5))
+    assert (search.strength, search.explore, search.widening) == (1.0, 1.0, Widening(2.0, 0.8))
+    assert (resolved.branchings, tree.branchings) == (4, 3)
     with pytest.raises(ValueError, match="dts needs noise"):
         SearchConfig(algorithm="dts", eta=0)
 
@@ -232,3 +238,21 @@ def test_dts_star_finds_more_than_best_of_n_where_good_states_have_good_children
 
     gains = [best(make(DTSStar, 300, seed=s)) - best(make(BestOfN, 300, seed=s)) for s in range(40)]
     assert np.mean(gains) > 3.1 * np.std(gains, ddof=1) / math.sqrt(len(gains))
+
+
+@BOTH
+def test_paths_branch_where_the_paper_says(algorithm):
+    """Table 2: of 50 levels at 40, 30, 20 and 10, and at the root; elsewhere a state has one child."""
+    search = make(algorithm, 20 * 50, levels=50, branchings=4)
+    works = carry_out(search, 1)
+    wide = {node.level for node in search.tree if len(node.children) > 1}
+    assert {node.level for node in search.tree if node.open} == {40, 30, 20, 10} and wide <= {40, 30, 20, 10} and len(wide) > 1
+    assert len(search.tree.root.children) > 1 and all(len(work.keep) <= 4 for work in works)
+
+
+@BOTH
+def test_the_papers_constants_are_best_of_n_until_there_are_32_seeds(algorithm):
+    search = algorithm("s", Setting("", levels=10), 600, phi=lambda a, s: 0.3)
+    works = carry_out(search, 1)
+    first = next(index for index, work in enumerate(works) if work.parent)
+    assert 31 < first < 34 and len(works) > first + 10
