@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/mcts-ray search "$(PROMPT)" --budget 512
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup
 
 test-slow: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -q -m slow

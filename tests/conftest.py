@@ -6,6 +6,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """With `-n`: a file stays in one process, and all that need the session's Ray cluster in the same one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if "ray" in item.path.parts else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """The tiny pipeline saved as a local folder, as a user would have one."""
