@@ -67,6 +67,18 @@ def canonical(prompt: str) -> str:
     return parse(prompt).caption
 
 
+def fusion_decoder(model: str, config: SearchConfig) -> str | None:
+    """The folder of the network that maps fused features back, where `config` fuses by it; it must be there."""
+    if config.fuse != "decoder":
+        return None
+    folder = Path(config.fuse_model) if config.fuse_model else Path(__file__).parent / "scenes" / "weights" / "fusion"
+    if not config.fuse_model and model != "scenes":
+        raise ValueError(f"fuse decoder needs a network trained for {model}; make one with `mcts-ray train fusion`, and set fuse_model")
+    if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
+        raise ValueError(f"fuse decoder finds no network in {folder}; make one with `mcts-ray train fusion`, and set fuse_model")
+    return str(folder.absolute())
+
+
 def check_step_model(model: str, config: SearchConfig) -> None:
     """The network that scores states beside the denoiser must be there, if one is asked for."""
     if config.scores_in_engine:

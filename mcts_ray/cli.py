@@ -279,6 +279,42 @@ def train_scenes(
     return 0
 
 
+@train.command("fusion")
+def train_fusion(
+    model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
+    prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Prompts, one a line. [scenes: its training captions]")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where states, checkpoints and weights go.")] = Path("runs/fusion"),
+    trajectories: Annotated[int, typer.Option(min=2, help="Trajectories whose states are learned from.")] = 512,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [3000]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the states are made.")] = "auto",
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
+) -> int:
+    """Train the network that maps fused features back to a latent (fuse decoder)."""
+    from mcts_ray.diffusion.resolve import resolve_model
+    from mcts_ray.report.run import check_writable
+    from mcts_ray.report.terminal import training_line
+    from mcts_ray.request import check_where, read_prompts
+
+    check_where("local", device, "fp32", None, None)
+    texts = read_prompts(prompts) if prompts else []
+    if not texts and model != "scenes":
+        raise ValueError(f"the states of {model} need prompts; give a file of them with --prompts")
+    resolve_model(model)
+    check_writable(out)
+    from mcts_ray.fusion.train import run
+
+    def report(progress) -> None:
+        typer.echo(training_line("fusion", progress), err=True)
+
+    options = dict(trajectories=trajectories, steps=steps, seed=seed, resume=resume, device=device, threads=threads)
+    folder = run(model, out, prompts=texts, report=report, **options)
+    typer.echo(json.dumps({"out": str(folder)}) if as_json else folder)
+    return 0
+
+
 @train.command("reward")
 def train_reward(
     kind: Annotated[str, typer.Option(help="lrm: latent reward model, from pairs of images; value: value head, from trajectories.")],

@@ -158,8 +158,17 @@ class SearchConfig(BaseModel):
     in_flight_share: float = Field(
         0.125, gt=0, le=1, description="mcts: share of the budget that may be in flight in units chosen by values."
     )
-    fuse: Literal["none", "innovation", "signed"] = Field(
-        "none", description="mcts: rule by which siblings are fused into one more; innovation: softmax weights, signed: tanh."
+    fuse: Literal[
+        "none", "innovation", "signed", "ensemble", "x0_transport", "features", "decoder", "mean", "slerp", "fresh"
+    ] = Field(
+        "none",
+        description="mcts: how siblings are fused into one more; innovation and signed: their noises, by softmax or tanh weights, "
+        "ensemble: their noises into several, x0_transport, features: their predicted images by optimal transport, decoder: their "
+        "features; mean, slerp, fresh: controls.",
+    )
+    fused_children: int = Field(2, ge=1, le=16, description="ensemble: states that one fusion makes, fewer if some would be copies.")
+    fuse_model: str | None = Field(
+        None, description="decoder: folder of its network, from `mcts-ray train fusion`; None: the one shipped for scenes."
     )
     max_fusions: int = Field(1, ge=1, description="mcts: fusions per set of siblings; each needs twice as many as the last.")
     fuse_after: int = Field(
@@ -276,6 +285,8 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _siblings_can_be_fused(self) -> SearchConfig:
+        if self.fuse_model is not None and self.fuse != "decoder":
+            raise ValueError("fuse_model is the network of fuse decoder; set fuse to decoder or leave fuse_model out")
         if self.fuse == "none":
             return self
         if self.algorithm != "mcts":

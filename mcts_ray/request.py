@@ -17,6 +17,7 @@ from mcts_ray.checks import (
     check_step_model,
     default_reward,
     find_calibration,
+    fusion_decoder,
     needs_scenes,
 )
 from mcts_ray.config import SearchConfig, load_config, parse_setting
@@ -71,6 +72,7 @@ def make_request(
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
     check_step_model(model, config)
+    fusion_decoder(model, config)
     if config.calibration not in (None, "none"):
         find_calibration(config.model_copy(update={"reward": default_reward(model, config.reward)}), model)
     outs = run_directories(prompts, out)

@@ -212,6 +212,12 @@ def test_train_scenes_into_a_folder_that_cannot_be_made(mcts_ray):
     assert code == 2 and "directory file/weights cannot be written" in err and err.count("\n") == 1
 
 
+def test_a_fusion_decoder_must_be_there(mcts_ray):
+    arguments = ["search", "a red circle", "--algorithm", "mcts", "--set", "fuse=decoder", "--set", "fuse_model=nowhere"]
+    code, _, err = mcts_ray(*arguments)
+    assert code == 2 and "fuse decoder finds no network in nowhere; make one with `mcts-ray train fusion`" in err
+
+
 def test_train_scenes_of_an_unknown_part(mcts_ray):
     code, _, err = mcts_ray("train", "scenes", "--part", "decoder", "--out", "weights")
     assert code == 2 and "no part 'decoder'" in err and err.count("\n") == 1

@@ -69,6 +69,8 @@ class RayBackend:
         """The plan of a request; ValueError with a sentence if the model cannot do it."""
         if config.calibration not in (None, "none"):  # actors have another working directory
             config = config.model_copy(update={"calibration": os.path.abspath(config.calibration)})
+        if config.fuse_model:
+            config = config.model_copy(update={"fuse_model": os.path.abspath(config.fuse_model)})
         if config.step_model:
             config = config.model_copy(update={"step_model": absolute(config.step_model)})
         plan = _get(self._manager.plan.remote(list(prompts), config, reward))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mcts_ray.diffusion.engine import Engine
     from mcts_ray.executor.backend import Plan
 
-States = dict[tuple[str, str], tuple[int, np.ndarray, "int | None"]]  # by search and node: level, (x0, eps[, m1]), previous
+# By search and node: (level, alpha, sigma, previous), (x0, eps[, m1]), features.
+State = tuple[tuple[int, float, float, "int | None"], np.ndarray, "np.ndarray | None"]
+States = dict[tuple[str, str], State]
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ class DenoiserWorker:
         self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
     def advance(
-        self, generation: int, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any], seconds: float
+        self, generation: int, works: Sequence[Work], starts: Sequence[Any], states: Sequence[Any], seconds: float
     ) -> tuple[Report, States, list[np.ndarray]]:
         """Take in `works` and step until a unit has left, nothing is in, or another step would take longer than `seconds`.
 
-        noise: fused noise by unit id. states: object refs to `States` of other denoisers that hold parents of `works`.
+        Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
+        parents of some.
         Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. Raises Reborn
         if the engine of this `generation` has gone with an earlier process.
         """
@@ -93,7 +96,7 @@ class DenoiserWorker:
             raise Reborn(f"{self!r} has no engine of generation {generation}")
         start = time.perf_counter()
         engine = self.engine
-        self._take_in(works, noise, states)
+        self._take_in(works, starts, states)
         walked, last = [], 0.0
         while not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
@@ -126,7 +129,7 @@ class DenoiserWorker:
 
         return Denoiser(make_adapter(load_pipeline(self.model, self.device, self.dtype)))
 
-    def _take_in(self, works: Sequence[Work], noise: dict[str, np.ndarray], states: Sequence[Any]) -> None:
+    def _take_in(self, works: Sequence[Work], starts: Sequence[Any], states: Sequence[Any]) -> None:
         import torch
 
         store = self.engine.store
@@ -134,22 +137,30 @@ class DenoiserWorker:
         for work in works:
             parent = (work.search, work.parent)
             if parent in elsewhere and store.get(*parent) is None:
-                store.put(*parent, _unpacked(elsewhere[parent], self.denoiser.device))
-        given = {work.edges[0].node: torch.from_numpy(noise[work.id]) for work in works if work.id in noise}
-        self.engine.submit(works, given)
+                store.put(*parent, unpacked(elsewhere[parent], self.denoiser.device))
+        made = {id: start for part in ray.get(list(starts)) for id, start in part.items()}
+        noise, whole = {}, {}
+        for work in works:
+            if work.fuse:
+                tensor, is_whole = made[work.id]
+                (whole if is_whole else noise)[work.edges[0].node] = torch.from_numpy(tensor.copy())
+        self.engine.submit(works, noise, whole)
 
 
-def _packed(kept) -> tuple[int, np.ndarray, int | None]:
+def _packed(kept) -> State:
     """A kept state as plain numbers, contiguous fp32."""
     tensors = [kept.x0, kept.eps] + ([] if kept.m1 is None else [kept.m1])
-    return kept.level, np.stack([tensor.cpu().numpy() for tensor in tensors]), kept.previous
+    features = None if kept.features is None else kept.features.cpu().numpy()
+    return (kept.level, kept.alpha, kept.sigma, kept.previous), np.stack([tensor.cpu().numpy() for tensor in tensors]), features
 
 
-def _unpacked(state: tuple[int, np.ndarray, int | None], device):
+def unpacked(state: State, device):
+    """The kept state on a device."""
     import torch
 
     from mcts_ray.diffusion.store import Kept
 
-    level, tensors, previous = state
+    (level, alpha, sigma, previous), tensors, features = state
     x0, eps, *m1 = torch.from_numpy(tensors.copy()).to(device).unbind(0)
-    return Kept(level, x0, eps, m1[0] if m1 else None, previous)
+    features = None if features is None else torch.from_numpy(features.copy()).to(device)
+    return Kept(level, x0, eps, alpha, sigma, m1[0] if m1 else None, previous, features)

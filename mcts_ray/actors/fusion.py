@@ -1,25 +1,56 @@
-"""The fusion actor: barycenters of sibling noises, whole batches at a time, on the CPU."""
+"""The fusion actor: what fused walks start from, whole batches at a time, on the CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import ray
+from ray.exceptions import ObjectLostError
 
+from mcts_ray.actors.denoiser import unpacked
 from mcts_ray.search.base import Work
+from mcts_ray.tree.weights import STATES
+
+Starts = dict[str, tuple[np.ndarray, bool]]  # by unit: (C, H, W) fp32, and whether it is a whole state or the noise that leads to one
 
 
 class FusionWorker:
-    """Fuses the noise of units; stateless, since noise is drawn again from the particles' ids."""
+    """Fuses what units start from; stateless, since noise is drawn again from ids and states come with the call."""
 
     def __repr__(self) -> str:
         return "Fusion"
 
-    def fuse(self, works: Sequence[Work], shape: tuple[int, int, int]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-        """For each unit, by its id: why its particles cannot be fused, or the fused noise (C, H, W) fp32."""
-        from mcts_ray.fusion.fuser import noise_of
+    def fuse(
+        self, works: Sequence[Work], shape: tuple[int, int, int], states: Sequence[Any]
+    ) -> tuple[dict[str, tuple[str | None, str | None]], Starts]:
+        """For each unit, by its id: why its particles cannot be fused, and why they are fused by innovation, each None if they are
+        as asked. And, as an object of its own, what those start from that can be.
+
+        states: object refs to the `States` in which particles are, of the modes that read those.
+        """
+        from mcts_ray.fusion.fuser import start_of
         from mcts_ray.tree.weights import Refusal
 
-        made = {work.id: noise_of(work, shape) for work in works}
-        refused = {id: noise.value for id, noise in made.items() if isinstance(noise, Refusal)}
-        return refused, {id: noise.numpy() for id, noise in made.items() if id not in refused}
+        known = _fetched(works, states)
+        made = {work.id: start_of(work, shape, known.get(work.search)) for work in works}
+        refused = {id: start for id, start in made.items() if isinstance(start, Refusal)}
+        going = {id: start for id, start in made.items() if id not in refused}
+        words = {id: (start.value, None) for id, start in refused.items()}
+        words |= {id: (None, start.fallback and start.fallback.value) for id, start in going.items()}
+        return words, {id: (start.tensor.numpy(), start.whole) for id, start in going.items()}
+
+
+def _fetched(works: Sequence[Work], states: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """The kept states of the units' particles, by search and node; what has been lost is left out."""
+    wanted = {(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles}
+    known: dict[str, dict[str, Any]] = {}
+    for ref in states:
+        try:
+            found = ray.get(ref)
+        except ObjectLostError:
+            continue
+        for search, node in found.keys() & wanted:
+            known.setdefault(search, {})[node] = unpacked(found[search, node], "cpu")
+    return known

@@ -37,9 +37,9 @@ class Finished:
 class Worker:
     """A denoiser, the reward actor that scores for it, and the units that they have in hand.
 
-    out: units given to it, `pending` those of them not yet sent, with their fused noise in `noise`; finished: units that wait
-    to be scored. size: its batch size. generation: how often its engine has been begun. nfe: spent in it, by search. busy: held
-    while one of its calls is under way.
+    out: units given to it, `pending` those of them not yet sent; starts: refs to what those that are fused start from;
+    finished: units that wait to be scored. size: its batch size. generation: how often its engine has been begun. nfe: spent in
+    it, by search. busy: held while one of its calls is under way.
     """
 
     denoiser: Actor
@@ -48,7 +48,7 @@ class Worker:
     generation: int = 0
     out: dict[Key, Work] = field(default_factory=dict)
     pending: list[Work] = field(default_factory=list)
-    noise: dict[str, Any] = field(default_factory=dict)
+    starts: dict[str, Any] = field(default_factory=dict)
     finished: list[Finished] = field(default_factory=list)
     nfe: Counter[str] = field(default_factory=Counter)
     step_seconds: float = 0.0
@@ -60,7 +60,7 @@ class Worker:
         return max(0, self.size - len(self.out))
 
     def give(self, work: Work) -> None:
-        """A unit for its next call; one that is to be fused goes out once its noise is there."""
+        """A unit for its next call; one that is to be fused goes out once what it starts from is there."""
         self.out[work.search, work.id] = work
         self.pending.append(work)
 
@@ -71,7 +71,7 @@ class Worker:
 
     def clear(self) -> None:
         """Forget everything in hand."""
-        self.out, self.pending, self.noise, self.finished = {}, [], {}, []
+        self.out, self.pending, self.starts, self.finished = {}, [], {}, []
 
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
@@ -83,11 +83,11 @@ class Worker:
 
         Raises one of `DEATHS` if the denoiser dies over it, or has died before.
         """
-        works = [work for work in self.pending if not work.fuse or work.id in self.noise]
-        self.pending = [work for work in self.pending if work.fuse and work.id not in self.noise]
-        noise = {work.id: self.noise.pop(work.id) for work in works if work.id in self.noise}
+        works = [work for work in self.pending if not work.fuse or work.id in self.starts]
+        self.pending = [work for work in self.pending if work.fuse and work.id not in self.starts]
+        starts = list(dict.fromkeys(self.starts.pop(work.id) for work in works if work.fuse))
         call = self.denoiser.handle.advance.options(num_returns=3)
-        answer, kept, latents = call.remote(self.generation, works, noise, states, seconds)
+        answer, kept, latents = call.remote(self.generation, works, starts, states, seconds)
         report: Report = await answer
         spent, self.nfe, self.step_seconds = report.nfe - self.nfe, report.nfe, report.step_seconds
         units, row = [], 0
@@ -101,7 +101,7 @@ class Worker:
     async def revive(self) -> list[Work]:
         """After a death: the units that were lost with it. It is restarted or replaced, and empty."""
         works = list(self.out.values())
-        self.out, self.pending, self.noise = {}, [], {}
+        self.out, self.pending, self.starts = {}, [], {}
         await self.denoiser.revive()
         await self.begin(self.size)
         return works
@@ -124,7 +124,7 @@ class Worker:
         last = [sum(len(unit.rows) for unit in units[: i + 1]) - 1 for i in range(len(units))]
         wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
-        stats, *images = _refs(call.remote(key, picks, prompts, wanted, *batches))
+        stats, *images = spec.refs(call.remote(key, picks, prompts, wanted, *batches))
         scored, thumbnails, seconds = await stats
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []
@@ -142,14 +142,9 @@ class Worker:
         self.out = {key: work for key, work in self.out.items() if key[0] != search}
         self.pending = [work for work in self.pending if work.search != search]
         for work in gone:
-            self.noise.pop(work.id, None)
+            self.starts.pop(work.id, None)
         try:
             running = await self.denoiser.handle.drop.remote(search)
         except spec.DEATHS:
             running = []  # what a dead denoiser had spent is not known
         return [unit.walk.cost for unit in finished] + running
-
-
-def _refs(answer: Any) -> list[Any]:
-    """A call with one return gives a ref, with several a list of them."""
-    return answer if isinstance(answer, list) else [answer]

@@ -25,9 +25,15 @@ class Actor:
 
     async def call(self, method: str, *args: Any) -> Any:
         """The answer of a call that may be repeated: where the actor dies over it, the next one is asked."""
+        answer, *_ = await self.parts(method, 1, *args)
+        return answer
+
+    async def parts(self, method: str, count: int, *args: Any) -> list[Any]:
+        """The same of a method that returns `count` objects: the first of them, then refs to the others."""
         for left in reversed(range(TRIES)):
             try:
-                return await getattr(self.handle, method).remote(*args)
+                first, *others = refs(getattr(self.handle, method).options(num_returns=count).remote(*args))
+                return [await first, *others]
             except DEATHS:
                 await self.revive()
                 if not left:
@@ -52,3 +58,8 @@ class Actor:
     def _start(self):
         worker, args, options = self._recipe
         return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options).remote(*args)
+
+
+def refs(answer: Any) -> list[Any]:
+    """A call with one return gives a ref, with several a list of them."""
+    return answer if isinstance(answer, list) else [answer]

@@ -22,6 +22,7 @@ from mcts_ray.executor.backend import Found, Plan, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.session import Session, Walk, progress
 from mcts_ray.search.base import Cost, Work
+from mcts_ray.tree.weights import STATES
 
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
@@ -168,7 +169,7 @@ class TreeManager:
 
     async def _deal(self) -> None:
         """Ask for units until every batch is full or nobody has more for now; each goes to the denoiser with the fewest, of
-        equal ones to the one that has its parent's state. The noise of those that need it is fused first."""
+        equal ones to the one that has its parent's state. What fused ones start from is made first."""
         fused: list[tuple[Worker, Work]] = []
         while any(worker.free for worker in self.workers) and (works := self.session.take(1)):
             work = works[0]
@@ -183,23 +184,31 @@ class TreeManager:
             await self._fuse(fused)
 
     async def _fuse(self, fused: Sequence[tuple[Worker, Work]]) -> None:
-        """Have the fusion actor make the noise of units, or tell why it cannot; then they are ready to be sent."""
-        made: dict[str, Any] = {}
-        refused: dict[str, str] = {}
+        """Have the fusion actor make what units start from, or tell why it cannot; then they are ready to be sent."""
+        words: dict[str, tuple[str | None, str | None]] = {}
+        starts: dict[str, Any] = {}
         for shape in dict.fromkeys(self.running[work.search].latent_shape for _, work in fused):
             group = [work for _, work in fused if self.running[work.search].latent_shape == shape]
-            words, noises = await self.fusion.call("fuse", group, shape)
-            refused |= words
-            made |= noises
+            told, made = await self.fusion.parts("fuse", 2, group, shape, self._particles(group))
+            words |= told
+            starts |= dict.fromkeys(told, made)
         for worker, work in fused:
             if (work.search, work.id) not in worker.out:
                 continue  # its search has been ended meanwhile
-            if work.id in refused:
+            refused, fallback = words[work.id]
+            if refused:
                 worker.take_back(work)
-                self.session.refuse(work, refused[work.id])
+                self.session.refuse(work, refused)
             else:
-                worker.noise[work.id] = made[work.id]
+                worker.starts[work.id] = starts[work.id]
+            if fallback:
+                self.session.fall_back(work, fallback)
         self._wake()
+
+    def _particles(self, works: Sequence[Work]) -> list[Any]:
+        """Refs to the states that the fusion of these units reads, as far as they are there."""
+        nodes = [(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles]
+        return list(dict.fromkeys(self.states[key][0] for key in nodes if key in self.states))
 
     async def _advance(self, worker: Worker) -> None:
         """One call of the denoiser; units that leave latents then wait for their score, the others are told."""

@@ -52,10 +52,15 @@ class Engine:
         """States evaluated since the engine was made, by search."""
         return sum((lane.spent for lane in self._lanes.values()), Counter())
 
-    def submit(self, works: Iterable[Work], noise: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
+    def submit(
+        self,
+        works: Iterable[Work],
+        noise: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        states: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         """Queue units; ValueError for a height, width, levels or grid that the model cannot do.
 
-        `noise`: of first nodes that do not draw it from their id (fused ones), (C, H, W).
+        Of first nodes that are fused, (C, H, W): their `noise` where it is not drawn from the id, or their `states`.
         """
         for work in works:
             setting = work.setting
@@ -63,7 +68,8 @@ class Engine:
             self.denoiser.levels(setting.levels, setting.grid)
             if shape not in self._lanes:
                 self._lanes[shape] = Lane(self.denoiser, self.store, shape, self.batch_size)
-            self._lanes[shape].submit(work, noise.get(work.edges[0].node))
+            node = work.edges[0].node
+            self._lanes[shape].submit(work, noise.get(node), states.get(node))
 
     def step(self) -> list[Walked]:
         """One network call (none when idle), and the units that have left, failed ones included."""

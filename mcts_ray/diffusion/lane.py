@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from mcts_ray.diffusion.denoiser import Denoiser, Prediction
 from mcts_ray.diffusion.jump import jump, second_order, second_order_weight
 from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.diffusion.store import Kept, Store
+from mcts_ray.diffusion.store import SIDE, Kept, Store
 from mcts_ray.search.base import Cost, Edge, Work
 
 
@@ -94,6 +95,7 @@ class Lane:
         self._waiting: deque[Work] = deque()
         self._slots: list[_Slot] = []
         self._given: dict[tuple[str, str], torch.Tensor] = {}  # noise (C, H, W), by search and node, that is not drawn
+        self._made: dict[tuple[str, str], torch.Tensor] = {}  # states (C, H, W) that walks start from as they are
         self.spent: Counter[str] = Counter()  # states evaluated so far, by search
         self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
         self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
@@ -101,16 +103,18 @@ class Lane:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._slots)
 
-    def submit(self, work: Work, noise: torch.Tensor | None = None) -> None:
-        """Queue one unit; `noise` (C, H, W) stands in for what its first node would draw."""
+    def submit(self, work: Work, noise: torch.Tensor | None = None, state: torch.Tensor | None = None) -> None:
+        """Queue one unit; `noise` (C, H, W) stands in for what its first node would draw, `state` for the first move."""
         self._waiting.append(work)
-        if noise is not None:
-            self._given[work.search, work.edges[0].node] = noise
+        for made, tensor in ((self._given, noise), (self._made, state)):
+            if tensor is not None:
+                made[_first(work)] = tensor
 
     def drop(self, search: str) -> list[Walked]:
         """Forget the waiting and running units of a search; returns the running ones as far as they got."""
         dropped = [slot.left(error="dropped") for slot in self._slots if slot.work.search == search]
         self._given = {key: noise for key, noise in self._given.items() if key[0] != search}
+        self._made = {key: state for key, state in self._made.items() if key[0] != search}
         self._waiting = deque(work for work in self._waiting if work.search != search)
         rows = [i for i, slot in enumerate(self._slots) if slot.work.search != search]
         self._pack(self._slots, rows, self._x_SCHW[: len(self._slots)], self._m1_SCHW[: len(self._slots)])
@@ -134,14 +138,18 @@ class Lane:
             faults = [self._fault(work) for work in entering]
             walked += [Walked(work, error=fault) for work, fault in zip(entering, faults, strict=True) if fault]
             valid = [work for work, fault in zip(entering, faults, strict=True) if not fault]
-            self._enter_seeds([work for work in valid if work.parent is None])
-            walked += self._enter_children([work for work in valid if work.parent is not None])
+            drawn = [work for work in valid if _first(work) not in self._made]
+            self._enter_states([work for work in valid if _first(work) in self._made])
+            self._enter_seeds([work for work in drawn if work.parent is None])
+            walked += self._enter_children([work for work in drawn if work.parent is not None])
         return walked
 
     def _fault(self, work: Work) -> str | None:
         """Why a unit cannot start, or None."""
         levels = [edge.level for edge in work.edges]
-        if work.parent is None:
+        if _first(work) in self._made:
+            pass  # it starts where it is, whoever its parent is
+        elif work.parent is None:
             if levels[0] != work.setting.levels:
                 return f"a seed starts at level {work.setting.levels}, not {levels[0]}"
         else:
@@ -153,6 +161,12 @@ class Lane:
         if any(s >= a for a, s in zip(levels, levels[1:], strict=False)) or levels[-1] < 0:
             return f"levels must descend to 0 at the lowest, not {levels}"
         return None
+
+    def _enter_states(self, works: Sequence[Work]) -> None:
+        """States made elsewhere, to be evaluated as they are."""
+        for work in works:
+            self._x_SCHW[len(self._slots)] = self._made.pop(_first(work)).to(self._x_SCHW.device)
+            self._slots.append(self._slot(work, work.edges[0].level, cursor=0))
 
     def _enter_seeds(self, works: Sequence[Work]) -> None:
         """x_T = s_T z."""
@@ -185,10 +199,11 @@ class Lane:
         """One call for all slots; books its time to them, scores what is to be scored, and says which predictions are finite."""
         n = len(self._slots)
         wanted = self._wanted()
-        taps = dict.fromkeys(name for key in wanted for name in self._denoiser.scorer(*key).taps)
+        taps = [name for key in wanted for name in self._denoiser.scorer(*key).taps]
+        taps += [slot.work.setting.tap for slot in self._slots if slot.work.setting.tap]
         start = time.perf_counter()
         prediction = self._denoiser.denoise(
-            self._x_SCHW[:n], [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots], tuple(taps)
+            self._x_SCHW[:n], [s.level for s in self._slots], [s.work.setting for s in self._slots], tuple(dict.fromkeys(taps))
         )
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
         seconds = time.perf_counter() - start
@@ -253,9 +268,11 @@ class Lane:
         if node not in work.keep:
             return
         second = work.setting.order == 2 and slot.previous is not None
-        m1 = self._m1_SCHW[row].clone() if second else None
-        kept = Kept(slot.level, prediction.x0[row].clone(), prediction.eps[row].clone(), m1, slot.previous if second else None)
-        self._store.put(work.search, node, kept)
+        m1, previous = (self._m1_SCHW[row].clone(), slot.previous) if second else (None, None)
+        _, alpha, sigma = slot.levels.rows[slot.level]
+        features = _small(prediction.taps[work.setting.tap][row]) if work.setting.tap else None
+        x0, eps = prediction.x0[row].clone(), prediction.eps[row].clone()
+        self._store.put(work.search, node, Kept(slot.level, x0, eps, alpha, sigma, m1, previous, features))
 
     def _move(self, slots: list[_Slot], x0_BCHW, eps_BCHW, m1_BCHW) -> list[Walked]:
         """Each slot along its next edge; those at level 0 leave with their latent, the others join the packed slots."""
@@ -302,6 +319,17 @@ class Lane:
         self._x_SCHW[start:stop] = x_BCHW if whole else x_BCHW[rows]
         self._m1_SCHW[start:stop] = m1_BCHW if whole else m1_BCHW[rows]
         self._slots = [*keep, *(slots[row] for row in rows)]
+
+
+def _first(work: Work) -> tuple[str, str]:
+    """Search and first node of a unit."""
+    return work.search, work.edges[0].node
+
+
+def _small(feature_Chw: torch.Tensor) -> torch.Tensor:
+    """A map of features as it is kept: averaged to at most `SIDE` x `SIDE`."""
+    size = [min(SIDE, side) for side in feature_Chw.shape[-2:]]
+    return adaptive_avg_pool2d(feature_Chw, size).clone()
 
 
 def _weight(slot: _Slot, edge: Edge) -> float:

@@ -7,20 +7,26 @@ from dataclasses import dataclass
 
 import torch
 
+SIDE = 16  # of the largest map of features that is kept
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
     """The denoiser's answer at one node, enough for every child of it (x = alpha x0 + sigma eps).
 
     x0, eps: (C, H, W) fp32. m1: the x0 predicted at level `previous`, from which a deterministic edge led here
-    (second-order moves need it); both None after a seed or an edge with phi > 0.
+    (second-order moves need it); both None after a seed or an edge with phi > 0. features: of the search's tap, (C', h, w) fp32
+    with h and w at most `SIDE`, or None.
     """
 
     level: int
     x0: torch.Tensor
     eps: torch.Tensor
+    alpha: float
+    sigma: float
     m1: torch.Tensor | None = None
     previous: int | None = None
+    features: torch.Tensor | None = None
 
 
 class Store:

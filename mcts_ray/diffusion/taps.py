@@ -28,6 +28,12 @@ def unet_points(unet: nn.Module) -> dict[str, Point]:
     return points
 
 
+def middle_tap(points: Mapping[str, Point]) -> str:
+    """The tap whose features tell most about what is where: an up block short of the middle, as DIFT found (arXiv 2306.03881)."""
+    ups = [name for name in points if name.startswith("up.")]
+    return ups[max(0, len(ups) // 2 - 1)]
+
+
 @contextmanager
 def tapped(points: Mapping[str, Point], names: Sequence[str], pooled: bool) -> Iterator[dict[str, torch.Tensor]]:
     """Within the block, a forward fills the yielded dict: name -> fp32 map (N, C, h, w), or its mean over h, w (N, C) if pooled.

@@ -15,7 +15,7 @@ from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Verdict, Walk, progress
-from mcts_ray.fusion.fuser import noise_of
+from mcts_ray.fusion.fuser import Start, start_of
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import Refusal
@@ -68,20 +68,25 @@ class _Run:
                 self.on_progress(progress(self.jobs, self.engine.nfe - self.nfe_before, self.session.clock() - self.start))
 
     def fill(self) -> None:
-        """Ask for units until the batch is full or nobody has more for now; fuse the noise of those that need it."""
+        """Ask for units until the batch is full or nobody has more for now; fuse what those start from that need it."""
         works = self.session.take(self.engine.free)
         fused = {work: self.fuse(work) for work in works if work.fuse}
-        for work, noise in fused.items():
-            if isinstance(noise, Refusal):
-                self.session.refuse(work, noise.value)
+        for work, start in fused.items():
+            if isinstance(start, Refusal):
+                self.session.refuse(work, start.value)
+            elif start.fallback:
+                self.session.fall_back(work, start.fallback.value)
         going = [work for work in works if not isinstance(fused.get(work), Refusal)]
-        self.engine.submit(going, {work.edges[0].node: fused[work] for work in going if work.fuse})
+        starts = [(work.edges[0].node, fused[work]) for work in going if work.fuse]
+        noise, states = ({node: start.tensor for node, start in starts if start.whole == whole} for whole in (False, True))
+        self.engine.submit(going, noise, states)
         assert going or fused or not self.engine.idle or self.finished, "searches are not done but ask for nothing"
 
-    def fuse(self, work: Work):
-        """The noise that stands in for a fused unit's own, or why there is none."""
+    def fuse(self, work: Work) -> Start | Refusal:
+        """What a fused unit starts from, or why there is nothing."""
         shape = self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width)
-        return noise_of(work, shape)
+        kept = {node: self.engine.store.get(work.search, node) for node in work.fuse.particles}
+        return start_of(work, shape, {node: state for node, state in kept.items() if state is not None})
 
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""

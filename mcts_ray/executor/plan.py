@@ -12,18 +12,21 @@ from mcts_ray.checks import (
     check_size,
     choose_reward,
     find_calibration,
+    fusion_decoder,
     needs_scenes,
 )
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.jump import phi_from_eta, phi_from_schedule
 from mcts_ray.diffusion.levels import Levels, ays_levels
+from mcts_ray.diffusion.taps import middle_tap
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
 from mcts_ray.reward import ImageReward, reward_name
 from mcts_ray.reward.refresh import Refreshed
 from mcts_ray.reward.step import find_step_model
 from mcts_ray.search import ALGORITHMS, Search, Setting
+from mcts_ray.tree.weights import FEATURES
 
 
 def make_plan(
@@ -57,6 +60,7 @@ def resolve(
     denoiser.levels(config.levels, grid_of(denoiser, config))
     if config.scores_in_engine:
         denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
+    _fused(model, denoiser, config)
     return config
 
 
@@ -75,6 +79,7 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         width=config.width,
         order=config.order,
         **scored,
+        **_fused(model, denoiser, config),
     )
     levels = denoiser.levels(config.levels, setting.grid)
     policy = make_policy(config, partial(ays_levels, levels, denoiser.adapter.ays_grid))
@@ -98,3 +103,12 @@ def angles(config: SearchConfig, levels: Levels) -> Callable[[int, int], float]:
         return partial(phi_from_eta, levels, eta=config.eta)
     return partial(phi_from_schedule, levels, phi=config.phi, schedule=config.phi_schedule)
 
+
+def _fused(model: str, denoiser: Denoiser, config: SearchConfig) -> dict[str, str]:
+    """What the units of a search that fuses by features need to know; ValueError if its network is not there, or of another model."""
+    folder = fusion_decoder(model, config)
+    if folder is not None:
+        from mcts_ray.fusion.decoder import check_decoder
+
+        return {"tap": check_decoder(folder, denoiser.adapter), "fuse_model": folder}
+    return {"tap": middle_tap(denoiser.adapter.tap_points)} if config.fuse in FEATURES else {}

@@ -52,6 +52,7 @@ class Session:
         self.turn: deque[Job] = deque()
         self._started: dict[str, float] = {}
         self._order: dict[tuple[str, str], int] = {}
+        self._fallbacks: dict[tuple[str, str], str] = {}
         self._count = 0
         self.add(jobs)
 
@@ -99,12 +100,17 @@ class Session:
         scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
         outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or verdict.error or final.error)
+        outcome = replace(outcome, fallback=self._fallbacks.pop((work.search, work.id), None))
         self.jobs[work.search].scoring_seconds += verdict.seconds
         self._tell(work, outcome, verdict.image, verdict.thumbnail)
 
     def refuse(self, work: Work, reason: str) -> None:
         """Tell that the particles of a unit could not be fused."""
         self._tell(work, Outcome(work.id, work.search, work.epoch, Cost(), refused=reason))
+
+    def fall_back(self, work: Work, reason: str) -> None:
+        """Note that the particles of a unit were fused by innovation, not as asked; its outcome will say so."""
+        self._fallbacks[work.search, work.id] = reason
 
     def _tell(self, work: Work, outcome: Outcome, image: Any = None, thumbnail: bytes = b"") -> None:
         job = self.jobs[work.search]
@@ -156,6 +162,7 @@ class Session:
         assert job not in self.turn, "a search was forgotten while it runs"
         self._started.pop(id, None)
         self._order = {key: place for key, place in self._order.items() if key[0] != id}
+        self._fallbacks = {key: reason for key, reason in self._fallbacks.items() if key[0] != id}
 
     def seconds(self, job: Job) -> float:
         """Wall time since the first ask of a search."""

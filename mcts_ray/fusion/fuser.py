@@ -1,36 +1,124 @@
-"""The noise of a fused state: what its particles have drawn, drawn again from their ids and fused.
+"""What a fused walk starts from, mode by mode: its noise, or a whole state.
 
-Innovations are exact functions of node ids (`mcts_ray.diffusion.noise`), so a fusion needs no stored latents, and the same
-particles give the same noise on every machine.
+Innovations are exact functions of node ids (`mcts_ray.diffusion.noise`), so a mode that fuses those needs no stored latents, and the
+same particles give the same noise on every machine. The modes of `STATES` read what was predicted at the particles too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion.innovation import barycenter
+from mcts_ray.diffusion.store import Kept
+from mcts_ray.fusion.fresh import fresh
+from mcts_ray.fusion.innovation import COPY, barycenter
+from mcts_ray.fusion.mean import weighted_mean
 from mcts_ray.fusion.rules import STEPS, demon, stepped
+from mcts_ray.fusion.siblings import Siblings
 from mcts_ray.search.base import Work
-from mcts_ray.tree.weights import Refusal
+from mcts_ray.tree.weights import STATES, Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """(C, H, W) fp32 on the CPU: the noise z* that enters in place of the node's own draw, or (`whole`) the state x* itself.
+
+    fallback: why the particles were fused by innovation instead of as asked.
+    """
+
+    tensor: torch.Tensor
+    whole: bool = False
+    fallback: Refusal | None = None
+
+
+def start_of(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept] | None = None) -> Start | Refusal:
+    """What a unit that is to be fused starts from; `shape` is (C, H, W), `states` those of its particles that are still kept.
+
+    Never raises for what its particles hold: what cannot be fused is a refusal.
+    """
+    rule = work.fuse
+    if rule.mode not in STATES:
+        noise = fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
+        return noise if isinstance(noise, Refusal) else Start(noise)
+    siblings = Siblings.of(work, shape, states or {})
+    return siblings if isinstance(siblings, Refusal) else _of_states(rule.mode, siblings)
 
 
 def fuse(
     particles: Sequence[str], weights: Sequence[float], shape: tuple[int, int, int], mode: str = "innovation", node: str = ""
 ) -> torch.Tensor | Refusal:
-    """z* (C, H, W), fp32 on the CPU, that a fused node uses in place of its own noise; `shape` is (C, H, W).
+    """z* (C, H, W), fp32 on the CPU, of a mode that needs ids alone; `shape` is (C, H, W).
 
     In the modes of `STEPS` the particles are a lineage that ends in `node`, whose own draw is the direction of the last step.
     """
     if mode in STEPS:
         return stepped(mode, draw([*particles, node], shape), weights)
-    rule = demon if mode == "demon" else barycenter
+    if mode == "fresh":
+        return fresh(node, shape)
+    rule = {"demon": demon, "mean": weighted_mean}.get(mode, barycenter)
     return rule(draw(particles, shape), torch.tensor(weights))
 
 
-def noise_of(work: Work, shape: tuple[int, int, int]) -> torch.Tensor | Refusal:
-    """The noise of the first node of a unit that is to be fused."""
-    rule = work.fuse
-    return fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
+def _of_states(mode: str, siblings: Siblings) -> Start | Refusal:
+    made = MODES[mode](siblings)
+    if made is Refusal.STILL:
+        noise = barycenter(siblings.z_NCHW, siblings.a_N)
+        return noise if isinstance(noise, Refusal) else Start(noise, fallback=made)
+    if isinstance(made, Start) and made.whole and _copies(made.tensor, siblings):
+        return Refusal.COPY
+    return made
+
+
+def _copies(x_CHW: torch.Tensor, siblings: Siblings) -> bool:
+    """Whether a state is one of its siblings again, by the noise that would lead to it."""
+    z_1D = siblings.innovation(x_CHW).flatten()[None]
+    return bool(torch.cosine_similarity(siblings.z_NCHW.flatten(1), z_1D).max() > COPY)
+
+
+def _ensemble(siblings: Siblings) -> Start | Refusal:
+    from mcts_ray.fusion.ensemble import ensemble
+
+    return _start(ensemble(siblings.z_NCHW, siblings.x0_NCHW, siblings.a_N, siblings.index))
+
+
+def _x0_transport(siblings: Siblings) -> Start | Refusal:
+    from mcts_ray.fusion.x0_transport import x0_transport
+
+    return _start(x0_transport(siblings.x0_NCHW, siblings.eps_NCHW, siblings.a_N, *siblings.scales), whole=True)
+
+
+def _features(siblings: Siblings) -> Start | Refusal:
+    from mcts_ray.fusion.features import feature_transport
+
+    states = siblings.x0_NCHW, siblings.eps_NCHW, siblings.features_NChw
+    return _start(feature_transport(*states, siblings.a_N, *siblings.scales), whole=True)
+
+
+def _slerp(siblings: Siblings) -> Start | Refusal:
+    from mcts_ray.fusion.slerp import slerp_mean
+
+    return _start(slerp_mean(siblings.x_NCHW, siblings.a_N), whole=True)
+
+
+def _decoder(siblings: Siblings) -> Start | Refusal:
+    from mcts_ray.fusion.decoder import decoded, load
+
+    alpha, sigma = siblings.scales
+    states = siblings.z_NCHW, siblings.x_NCHW, siblings.features_NChw, siblings.a_N
+    return _start(decoded(*states, siblings.origin, log_snr(alpha, sigma), load(siblings.folder)))
+
+
+MODES = {"ensemble": _ensemble, "x0_transport": _x0_transport, "features": _features, "slerp": _slerp, "decoder": _decoder}
+
+
+def log_snr(alpha: float, sigma: float) -> float:
+    """ln (alpha^2 / sigma^2), cut to +-20."""
+    return min(20.0, max(-20.0, 2 * (math.log(max(alpha, 1e-6)) - math.log(max(sigma, 1e-6)))))
+
+
+def _start(made: torch.Tensor | Refusal, whole: bool = False) -> Start | Refusal:
+    return made if isinstance(made, Refusal) else Start(made, whole)

@@ -25,6 +25,8 @@ class Setting:
     `height` and `width` are in pixels, `levels` is T, `grid` a name of `mcts_ray.diffusion.levels.GRIDS` ("native": the
     scheduler's own time steps), `order` is 1 (DDIM) or 2 (DPM-Solver++ 2M) for the moves of a walk. `step_reward`: what scores a
     state, "x0" (its predicted image, decoded and rewarded), "lrm" or "value" (the state itself, by the network in `step_model`).
+    `tap` names the features that kept states carry, and `fuse_model` the folder of the network that maps fused ones back; both None
+    where no mode of fusion needs them.
     """
 
     prompt: str
@@ -37,6 +39,8 @@ class Setting:
     order: int = 1
     step_reward: str = "x0"
     step_model: str | None = None
+    tap: str | None = None
+    fuse_model: str | None = None
 
     @property
     def score_decodes(self) -> int:
@@ -55,7 +59,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Fuse:
-    """How the noise of a fused state is made: siblings (`particles`, node ids in tree order) and their signed weights.
+    """How a fused state is made: siblings (`particles`, node ids in tree order), their signed weights, and which of the states
+    that one fusion makes (`draw`).
 
     `mode` names a rule of `mcts_ray.fusion`; all particles are children of the unit's parent by one jump and one phi.
     In the modes "rotate" and "perturb" they are the lineage of a pivot, and the weights the sizes of the steps along it, the
@@ -65,6 +70,7 @@ class Fuse:
     mode: str
     particles: tuple[str, ...]
     weights: tuple[float, ...]
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Work:
     stored (x0, eps) to `edges[0].level`. A state at level 0 is terminal: it is decoded and rewarded, never evaluated.
     `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them; `scored` those
     that get a step score, as `setting.step_reward` says. With `fuse` the first edge's noise is not drawn
-    from its node id but fused from its siblings' (`action` is then "fuse").
+    from its node id but fused from its siblings', or its whole state is (`action` is then "fuse").
     """
 
     id: str
@@ -127,6 +133,7 @@ class Outcome:
     """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error.
 
     `refused`: why its particles could not be fused, which ended the unit before it cost anything; that is no error.
+    `fallback`: why they were fused by innovation instead of as asked.
     """
 
     work: str
@@ -137,6 +144,7 @@ class Outcome:
     scores: tuple[tuple[str, float | None], ...] = ()
     error: str | None = None
     refused: str | None = None
+    fallback: str | None = None
 
 
 @dataclass
@@ -256,6 +264,8 @@ class Search(ABC):
         del self._in_flight[work.id]
         self._reserve(work, -1)
         self.ledger.add(outcome.cost)
+        if outcome.fallback is not None:
+            self.refusals[outcome.fallback] += 1
         if outcome.error is not None:
             self.errors.append(outcome.error)
         elif outcome.refused is not None:

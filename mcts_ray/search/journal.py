@@ -19,6 +19,8 @@ def asked(work: Work) -> dict:
     record |= {"edges": edges, "keep": list(work.keep), "scored": list(work.scored)}
     if work.fuse:
         record["fuse"] = {"mode": work.fuse.mode, "particles": list(work.fuse.particles), "weights": list(work.fuse.weights)}
+        if work.fuse.draw:
+            record["fuse"]["draw"] = work.fuse.draw
     return record
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.tree.weights import Refusal
+from mcts_ray.tree.weights import STATES, Refusal
 from mcts_ray.search.base import Edge, Fuse, Outcome, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
@@ -83,6 +83,8 @@ class MCTS(TreeSearch):
         trajectory = _nfe(self._plan(self.tree.root))
         self.seeds = seeds or max(1, budget // (2 * trajectory))
         self._fusions = Fusions(fusing) if fusing else None
+        self._begun: Offer | None = None  # a fusion some of whose children are still to be made
+        self._keeps = fusing is not None and fusing.mode in STATES
 
     @classmethod
     def from_config(
@@ -135,6 +137,8 @@ class MCTS(TreeSearch):
     def _select(self) -> Node | Offer | None:
         """The node that gets a new child, or the offer by which it gets a fused one."""
         root = self.tree.root
+        if self._begun and self._affordable(self._begun.parent):
+            return self._begun
         if not self._guided and root.open:
             return root if self._affordable(root) else None
         if not root.completed:
@@ -152,21 +156,25 @@ class MCTS(TreeSearch):
     def _expand(self, parent: Node, offer: Offer | None) -> Work:
         """Reserve the new child of `parent`, fused if there is an offer; its unit walks from there to level 0."""
         plan = self._plan(parent)
-        fuse = Fuse(self._fusions.fusing.mode, offer.particles, offer.weights) if offer else None
+        fuse = Fuse(self._fusions.fusing.mode, offer.particles, offer.weights, offer.draw) if offer else None
         if fuse:
-            id, action = fuse_id(parent.id, fuse.mode, fuse.particles, fuse.weights), "fuse"
+            draw = (fuse.draw,) if fuse.draw else ()
+            id, action = fuse_id(parent.id, fuse.mode, fuse.particles, fuse.weights, *draw), "fuse"
         elif parent is self.tree.root:
             id, action = seed_id(self.seed, parent.draws), "seed"
         else:
             id, action = jump_id(parent.id, plan[0].k, parent.draws), "jump"
         states = tuple(_named(plan, id))
         edges = tuple(Edge(state.id, state.level, state.phi) for state in states)
-        keep = tuple(state.id for state in states if state.open)
+        scored = tuple(state.id for state in states if state.open)
+        particle = self._keeps and not offer and states[0].level > 0 and (states[0].phi > 0 or not states[0].k)
+        keep = (id, *scored) if particle and id not in scored else scored
         start = None if parent is self.tree.root else parent.id
         name, child = self._dispatch(parent, states[0], offer.particles if offer else ())
         if offer:
             self._fusions.dispatch(offer, child)
-        return Work(name, self.id, self.setting, start, action, edges, keep, scored=keep if self.scored else (), fuse=fuse)
+            self._begun = self._fusions.following(offer)
+        return Work(name, self.id, self.setting, start, action, edges, keep, scored=scored if self.scored else (), fuse=fuse)
 
     def _plan(self, parent: Node) -> tuple[State, ...]:
         """The states, still without ids, of a simulation that starts with a new child of `parent`."""
@@ -220,6 +228,8 @@ class MCTS(TreeSearch):
         """Take back a child that was lost, or that could not be fused."""
         if child.particles:
             self._fusions.take_back(child)
+            if self._begun and self._begun.parent is child.parent:
+                self._begun = None
         if refused:
             self.tree.take_back(child)
         else:
@@ -247,7 +257,8 @@ def _named(plan: Iterable[State], id: str) -> list[State]:
 def _fusing(config: SearchConfig) -> Fusing | None:
     if config.fuse == "none":
         return None
-    return Fusing(config.fuse, config.fuse_after, config.max_fusions, config.fuse_depth, config.particles == "retire")
+    rules = config.fuse_after, config.max_fusions, config.fuse_depth, config.particles == "retire"
+    return Fusing(config.fuse, *rules, config.fused_children if config.fuse == "ensemble" else 1)
 
 
 def _pruning(config: SearchConfig) -> Pruning | None:

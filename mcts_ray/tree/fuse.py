@@ -14,7 +14,7 @@ kernel: it stays out of later sets, of the soft backup and of `Node.fresh`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcts_ray.tree.weights import FEWEST, Refusal, fusion_weights
 from mcts_ray.tree.node import Node
@@ -28,7 +28,8 @@ KAPPA, RATE, LIMIT = 0.5, 0.2, 2.0  # kappa at first; weight of each new ratio i
 class Fusing:
     """The rule (`mode`), N from which a set is due, how often one set may be fused, and fused noises in a row on a path.
 
-    retire: particles are no longer entered once their fused child has come back; their statistics stay.
+    children: how many one fusion makes. retire: particles are no longer entered once their fused child has come back; their
+    statistics stay.
     """
 
     mode: str
@@ -36,13 +37,14 @@ class Fusing:
     most: int = 1
     depth: int = 1
     retire: bool = False
+    children: int = 1
 
 
 @dataclass(frozen=True)
 class Offer:
     """A fusion that `parent` has to offer: particles, weights, the mean of their rewards, promised gain, expected value.
 
-    size: of the set, including particles that had no usable reward.
+    size: of the set, including particles that had no usable reward. draw: which of the children of the fusion it is about.
     """
 
     parent: Node
@@ -52,6 +54,7 @@ class Offer:
     gain: float
     value: float
     size: int
+    draw: int = 0
 
 
 class Fusions:
@@ -95,10 +98,14 @@ class Fusions:
         return found if len(found) >= fewest else []
 
     def dispatch(self, offer: Offer, child: Node) -> None:
-        """`child` is out to be made as offered."""
+        """`child` is out to be made as offered. The first of the children of one fusion counts for all."""
         _, made = self._tried.get(offer.parent, (0, 0))
-        self._tried[offer.parent] = offer.size, made + 1
+        self._tried[offer.parent] = offer.size, made + (offer.draw == 0)
         self._out[child] = offer
+
+    def following(self, offer: Offer) -> Offer | None:
+        """The next child of the same fusion, if there is one."""
+        return replace(offer, draw=offer.draw + 1) if offer.draw + 1 < self.fusing.children else None
 
     def complete(self, child: Node, reward: float) -> None:
         """`child` has come back with its first return."""
@@ -112,7 +119,7 @@ class Fusions:
         """`child` was refused or lost: it is not made, but its set counts as tried."""
         offer = self._out.pop(child)
         size, made = self._tried[offer.parent]
-        self._tried[offer.parent] = size, made - 1
+        self._tried[offer.parent] = size, made - (offer.draw == 0)
 
 
 def in_a_row(node: Node) -> int:

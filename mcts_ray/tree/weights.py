@@ -1,7 +1,7 @@
 """From the rewards of siblings to the signed weights a_i with which their innovations are fused.
 
-    innovation   a = softmax(r~ / tau),  tau = 1/2
     signed       a_i = tanh(r~_i)
+    all others   a = softmax(r~ / tau),  tau = 1/2
     r~           rewards standardised within the set (population sd), so that no unit and no offset of them matters
 
 If rewards were linear in the innovations, fusing would raise the mean reward by sum_i a_i (r_i - mean r) / ||a||.
@@ -22,13 +22,19 @@ DIGITS = 6  # of the weights: they enter a node id, which must not hang on the l
 
 
 class Refusal(str, Enum):
-    """Why a set of particles is not fused: the first three are known from the rewards, the others from the noise."""
+    """Why a set of particles is not fused, or not as asked: the first three are known from the rewards, the others when it is tried.
+
+    CANCELLED: the weighted noises leave nothing. COPY: the result is one of the particles. GONE: the state of a particle is not
+    kept any more. STILL: too few tokens move for a transport; such a set is fused by innovation instead.
+    """
 
     FEW = "few"
     FLAT = "flat"
     DOMINATED = "dominated"
     CANCELLED = "cancelled"
     COPY = "copy"
+    GONE = "gone"
+    STILL = "still"
 
 
 @dataclass(frozen=True)
@@ -77,4 +83,8 @@ def _signed(standard: list[float]) -> list[float]:
     return [math.tanh(r) for r in standard]
 
 
-MODES = {"innovation": _softmax, "signed": _signed}
+MODES = dict.fromkeys(
+    ("innovation", "ensemble", "x0_transport", "features", "decoder", "mean", "slerp", "fresh"), _softmax
+) | {"signed": _signed}
+STATES = frozenset({"ensemble", "x0_transport", "features", "decoder", "slerp"})  # modes that read what was predicted at the particles
+FEATURES = frozenset({"features", "decoder"})  # and what the network's features were there

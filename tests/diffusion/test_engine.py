@@ -185,3 +185,36 @@ def test_scored_nodes_bring_their_predicted_x0(denoiser):
     assert torch.equal(walked["v"].x0s[0], engine.store.get("search", "v/9").x0) and walked["v"].latent is None
     assert walked["u"].x0s == () and len(walked["w"].to_decode) == 3 and len(walked["v"].to_decode) == 1
     assert (walked["w"].nfe, walked["v"].nfe) == (10, 2)
+
+
+def test_a_walk_may_start_from_a_state_made_elsewhere(denoiser):
+    """It is evaluated as it is, at the level of its first edge, whoever its parent is; its moves are first order at the start."""
+    (state,) = draw(["made"], SHAPE)
+    for parent in (None, "nobody"):
+        kind = setting(order=2)
+        edges = (Edge("m", 6, 0.5), *(Edge(f"m/{s}", s) for s in range(5, -1, -1)))
+        engine = Engine(denoiser, batch_size=3)
+        engine.submit([seed_walk("w", kind), Work("m", "search", kind, parent, "fuse", edges, ("m",))], {}, {"m": state})
+        walked = {each.work.id: each for _ in range(10) for each in engine.step()}
+        kept = engine.store.get("search", "m")
+        assert walked["m"].nfe == 6 and walked["m"].error is None and kept.level == 6 and kept.m1 is None
+        torch.testing.assert_close(kept.alpha * kept.x0 + kept.sigma * kept.eps, state, rtol=1e-5, atol=1e-5)
+        exact = denoiser.denoise(state[None], [6], [kind])
+        torch.testing.assert_close(kept.x0, exact.x0[0], rtol=1e-4, atol=1e-4)
+
+
+def test_kept_states_carry_the_features_of_the_tap_that_was_asked_for(denoiser):
+    tapped, plain = seed_walk("t", setting(tap="up.0"), keep=("t/7",)), seed_walk("p", setting(), keep=("p/7",), search="other")
+    engine = Engine(denoiser, batch_size=2)
+    run(engine, [tapped, plain])
+    kept = engine.store.get("search", "t/7")
+    x = kept.alpha * kept.x0 + kept.sigma * kept.eps
+    exact = denoiser.denoise(x[None], [7], [setting()], taps=("up.0",)).taps["up.0"][0]
+    torch.testing.assert_close(kept.features, exact, rtol=1e-3, atol=1e-3)
+    assert engine.store.get("other", "p/7").features is None
+
+
+def test_maps_of_features_are_kept_small():
+    from mcts_ray.diffusion.lane import _small
+
+    assert _small(torch.ones(5, 32, 40)).shape == (5, 16, 16) and _small(torch.ones(5, 8, 20)).shape == (5, 8, 16)

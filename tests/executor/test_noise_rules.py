@@ -28,11 +28,12 @@ def test_the_executor_hands_the_rules_noise_to_the_engine(adapter, name):  # noq
     run, given, works = executor(adapter), {}, {}
     submit = run.engine.submit
 
-    def watch(units, noise):
+    def watch(units, noise, states):
         units = list(units)
         given.update(noise)
+        assert not states
         works.update({unit.edges[0].node: unit for unit in units if unit.fuse})
-        submit(units, noise)
+        submit(units, noise, states)
 
     run.engine.submit = watch
     run.run([Job(search, in_flight=4, images=1)])

@@ -1,13 +1,162 @@
+"""Every mode through the same properties; numbers in brackets are those of the invariants in the design notes."""
+
+import math
+
+import pytest
 import torch
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion.fuser import fuse
+from mcts_ray.fusion.decoder import DecoderNetwork
+from mcts_ray.fusion.fuser import fuse, log_snr, start_of
 from mcts_ray.fusion.innovation import barycenter
-from mcts_ray.tree.weights import Refusal, fusion_weights
+from mcts_ray.fusion.siblings import Siblings
+from mcts_ray.tree.weights import FEATURES, MODES, STATES, Refusal
+from tests.fusion import family
+from tests.fusion.family import NAMES, kept, weights, work
 
 SHAPE = (4, 8, 8)
-NAMES = ("a", "b", "c", "d", "e", "f")
-WEIGHTS = fusion_weights("innovation", [0.3, 0.7, 0.1, 0.45, 0.6, 0.52]).a
+WEIGHTS = weights()
+WHOLE = {"x0_transport", "features", "slerp"}
+KEEPS_LENGTH = {"innovation", "signed", "ensemble", "decoder"}
+EVERY = pytest.mark.parametrize("mode", family.MODES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A decoder that nobody has trained."""
+    path = tmp_path_factory.mktemp("decoder")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        DecoderNetwork(8, 4, width=16, blocks=1).save(path, {"tap": "up.0"})
+    return str(path)
+
+
+def start(mode, folder, names=NAMES, a=None, states=None, shape=SHAPE, draw=0):
+    return start_of(work(mode, names, a, draw, folder), shape, kept(NAMES, shape) if states is None else states)
+
+
+def noise_of(made, states):
+    """The noise that leads to a start, whatever kind it is."""
+    siblings = Siblings.of(work("slerp"), tuple(made.tensor.shape), states)
+    return siblings.innovation(made.tensor) if made.whole else made.tensor
+
+
+def test_the_list_of_modes_is_whole():
+    assert set(family.MODES) == set(MODES) and FEATURES < STATES and WHOLE < STATES
+
+
+@EVERY
+def test_a_start_is_finite_and_of_the_kind_of_its_mode(mode, folder):
+    made = start(mode, folder)
+    assert made.tensor.shape == SHAPE and made.tensor.dtype == torch.float32 and made.tensor.isfinite().all()
+    assert made.whole == (mode in WHOLE) and made.fallback is None
+
+
+@EVERY
+@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 24, 40), (1, 32, 32), (16, 16, 16)])
+def test_shapes(mode, folder, shape):
+    """[18] SD 1.5, one that is no multiple of the token grid, one channel, many channels (none of them the decoder's)."""
+    if mode == "decoder" and shape[0] != 4:
+        return
+    made = start(mode, folder, shape=shape)
+    assert made.tensor.shape == shape and made.tensor.isfinite().all()
+
+
+@EVERY
+def test_the_order_of_particles_does_not_matter(mode, folder):
+    """[4] Nor with ties: the start of a transport is the heaviest with the smallest id."""
+    for a in (weights(mode), (0.25, 0.25, 0.25, 0.25, 0.0, 0.0)):
+        one = start(mode, folder, a=a)
+        order = (4, 0, 5, 2, 1, 3)
+        two = start(mode, folder, [NAMES[i] for i in order], [a[i] for i in order])
+        if isinstance(one, Refusal):
+            assert two is one
+        else:
+            torch.testing.assert_close(two.tensor, one.tensor, rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_twice_the_same_and_nothing_changed(mode, folder):
+    """[13, 16]"""
+    states = kept()
+    before = {name: (state.x0.clone(), state.eps.clone()) for name, state in states.items()}
+    one, two = start(mode, folder, states=states), start(mode, folder, states=states)
+    assert torch.equal(one.tensor, two.tensor) and not one.tensor.requires_grad
+    assert all(torch.equal(states[n].x0, x0) and torch.equal(states[n].eps, eps) for n, (x0, eps) in before.items())
+
+
+@EVERY
+def test_the_unit_of_the_weights_does_not_matter(mode, folder):
+    """[8] Rewards enter standardised (`tests/tree/test_weights.py`); here: weights times 3."""
+    one, two = start(mode, folder), start(mode, folder, a=[3 * a for a in weights(mode)])
+    torch.testing.assert_close(two.tensor, one.tensor, rtol=1e-4, atol=1e-4)
+
+
+@EVERY
+def test_the_level_is_kept_by_those_that_say_so(mode, folder):
+    """[5, 6] The noise is as long as its siblings' are; the mean's is shorter by ||a||, and the slerp's and a mean's by less."""
+    shape = (4, 64, 64)
+    states = kept(shape=shape, apart=0.0)
+    made = start(mode, folder, shape=shape, states=states)
+    length = float(noise_of(made, states).norm()) / math.sqrt(math.prod(shape))
+    beta = math.sqrt(sum(a**2 for a in weights())) / sum(weights())
+    if made.fallback or mode in KEEPS_LENGTH or mode == "fresh":
+        assert length == pytest.approx(1, abs=4 / math.sqrt(2 * math.prod(shape)))  # 4 sd of the mean of d squares, halved by the root
+    elif mode == "mean":
+        assert length == pytest.approx(beta, rel=0.05)
+    else:
+        assert beta < length < 0.95 or mode != "slerp"
+
+
+@EVERY
+def test_particles_without_a_state_are_a_refusal_where_it_is_needed(mode, folder):
+    states = kept()
+    del states["b"]
+    for known in (states, {}):
+        made = start(mode, folder, states=known)
+        assert (made is Refusal.GONE) == (mode in STATES)
+
+
+@EVERY
+def test_one_particle_alone_makes_no_node(mode, folder):
+    """[1, 2, 17] Weights of one: a copy, for whoever fuses at all."""
+    made = start(mode, folder, a=(0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    assert (made is Refusal.COPY) == (mode != "fresh")
+
+
+@pytest.mark.parametrize("mode", [mode for mode in family.MODES if mode not in ("signed", "fresh")])
+def test_equal_particles_make_no_node(mode, folder, monkeypatch):
+    """[3]"""
+    one = kept(("a",))["a"]
+    monkeypatch.setattr("mcts_ray.fusion.siblings.draw", lambda names, shape: draw(["a"] * len(names), shape))
+    monkeypatch.setattr("mcts_ray.fusion.fuser.draw", lambda names, shape: draw(["a"] * len(names), shape))
+    monkeypatch.setattr(Siblings, "origin", (family.ALPHA * family.blob(SHAPE, 0.5, 0.5), family.S))  # one noise tells nothing
+    assert start(mode, folder, states=dict.fromkeys(NAMES, one)) is Refusal.COPY
+
+
+@pytest.mark.parametrize("mode", sorted(STATES))
+def test_half_precision_comes_in_as_it_is_and_is_fused_in_fp32(mode, folder):
+    """[15]"""
+    for dtype in (torch.float16, torch.bfloat16):
+        states = kept(dtype=dtype)
+        exact = {n: type(s)(s.level, s.x0.float(), s.eps.float(), s.alpha, s.sigma, features=s.features) for n, s in states.items()}
+        one, two = start(mode, folder, states=states), start(mode, folder, states=exact)
+        assert one.tensor.dtype == torch.float32 and torch.equal(one.tensor, two.tensor)
+
+
+@pytest.mark.parametrize("mode", ["x0_transport", "features"])
+def test_where_hardly_a_token_moves_noises_are_fused_instead(mode, folder):
+    states = kept(apart=0.0)
+    made = start(mode, folder, states=states)
+    assert made.fallback is Refusal.STILL and not made.whole
+    torch.testing.assert_close(made.tensor, start("innovation", folder).tensor, rtol=1e-5, atol=1e-5)
+
+
+def test_several_children_come_from_one_ensemble(folder):
+    made = [start("ensemble", folder, draw=index) for index in range(6)]
+    noises = [one.tensor for one in made if not isinstance(one, Refusal)]
+    assert 1 < len(noises) < 6 and all(one is Refusal.COPY for one in made[len(noises) :])
+    assert not any(torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])
 
 
 def test_the_noise_of_the_particles_is_drawn_again_and_fused():
@@ -16,10 +165,15 @@ def test_the_noise_of_the_particles_is_drawn_again_and_fused():
     assert torch.equal(fused, expected) and fused.dtype == torch.float32 and fused.shape == SHAPE
 
 
-def test_the_same_particles_fuse_at_every_shape():
-    assert fuse(NAMES, WEIGHTS, (1, 16, 8)).shape == (1, 16, 8)
+def test_a_fresh_child_draws_from_its_own_id():
+    assert torch.equal(fuse(NAMES, WEIGHTS, SHAPE, "fresh", "n"), draw(["n"], SHAPE)[0])
 
 
 def test_refusals_come_back_as_they_are():
     assert fuse(NAMES, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), SHAPE) is Refusal.COPY
     assert fuse(NAMES, (0.0,) * 6, SHAPE) is Refusal.CANCELLED
+
+
+def test_log_snr_stays_finite():
+    assert log_snr(0.8, 0.6) == pytest.approx(2 * math.log(0.8 / 0.6))
+    assert log_snr(0.0, 1.0) == -20 and log_snr(1.0, 0.0) == 20

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion.fuser import fuse, noise_of
+from mcts_ray.fusion.fuser import fuse, start_of
 from mcts_ray.search import ALGORITHMS, Setting
 from mcts_ray.tree.weights import Refusal
 from tests.search.fake import carry_out
@@ -58,5 +58,5 @@ def test_demon_is_the_weighted_sum_at_the_length_of_noise():
 @pytest.mark.parametrize("name", ["nts", "demon", "zero-order"])
 def test_every_unit_of_a_search_has_a_noise(name):
     search = ALGORITHMS[name]("s", Setting("a", levels=5), 200, phi=lambda a, s: 0.3)
-    noises = [noise_of(work, SHAPE) for work in carry_out(search) if work.fuse]
+    noises = [start_of(work, SHAPE).tensor for work in carry_out(search) if work.fuse]
     assert noises and all(0.8 < float(noise.norm()) / ROOT_D < 1.3 for noise in noises)

@@ -50,12 +50,13 @@ def in_flight(searcher, cluster):
     [
         CONFIG,
         FUSING,
+        FUSING.model_copy(update={"fuse": "features"}),
         CONFIG.model_copy(update={"algorithm": "best-of-n", "eta": 1.0}),
         CONFIG.model_copy(update={"algorithm": "psp", "order": 2}),
         CONFIG.model_copy(update={"jump": "ays", "levels": 20, "budget": 100, "rollout_stride": 3}),
         *(CONFIG.model_copy(update={"algorithm": name, "eta": 1.0}) for name in ("fk", "nts", "demon", "dfs", "zero-order", "dts")),
     ],
-    ids=["mcts", "fusing", "best-of-n", "psp", "ays", "fk", "nts", "demon", "dfs", "zero-order", "dts"],
+    ids=["mcts", "fusing", "fusing-states", "best-of-n", "psp", "ays", "fk", "nts", "demon", "dfs", "zero-order", "dts"],
 )
 def test_one_worker_gives_the_local_tree_node_for_node(local, one, config, tmp_path):
     here = local.many(PROMPTS, config)

@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.journal import asked, halted, replay, told
 from mcts_ray.tree import Fusing, Prior, Pruning, Soft, Widening, maximum
 from mcts_ray.tree.backup import make_rule
+from mcts_ray.tree.weights import MODES, STATES
 
 from .fake import carry_out, carry_out_in_flight, outcome_of, refusal_of, worth
 
@@ -40,8 +43,10 @@ EVERY = [
     dict(seeds=6, stride=5, policy=Constant(2), widening=Widening(4.0), fusing=Fusing("innovation", most=2)),
     dict(seeds=6, stride=5, widening=Widening(4.0), rule=Soft(4.0), fusing=Fusing("signed", depth=2, retire=True)),
     dict(seeds=6, stride=5, count=20, scored=True, calibration=prior_of, fusing=Fusing("signed", after=7)),
+    dict(seeds=6, stride=5, policy=Constant(2), widening=Widening(4.0), fusing=Fusing("ensemble", most=2, children=3)),
+    dict(seeds=6, stride=5, policy=Constant(2), widening=Widening(4.0), scored=True, fusing=Fusing("x0_transport", retire=True)),
 ]
-FUSED = EVERY[-3:]
+FUSED = EVERY[-5:]
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
@@ -233,7 +238,7 @@ def test_step_scores_stay_on_their_nodes_until_there_is_a_calibration():
 @pytest.mark.parametrize("options", FUSED)
 @pytest.mark.parametrize("room", [1, 4])
 def test_units_of_fusion_say_how_their_noise_is_made(options, room):
-    search = make(300, share=1.0, **options)
+    search = make(400, share=1.0, **options)
     fused = [work for work in carry_out_in_flight(search, room) if work.fuse]
     assert {work.parent is None for work in fused} == {True, False}  # seeds are fused, and children of inner nodes
     assert search.ledger.fusions == len(fused) == sum(work.action == "fuse" for work in fused)
@@ -241,7 +246,7 @@ def test_units_of_fusion_say_how_their_noise_is_made(options, room):
     assert {id for id, row in rows.items() if row["action"] == "fuse"} == {work.edges[0].node for work in fused}
     for work in fused:
         fuse, node = work.fuse, search.tree[work.edges[0].node]
-        assert node.id == fuse_id(work.parent or root_id(0), fuse.mode, fuse.particles, fuse.weights)
+        assert node.id == fuse_id(work.parent or root_id(0), fuse.mode, fuse.particles, fuse.weights, *([fuse.draw] if fuse.draw else []))
         assert fuse.mode == options["fusing"].mode and len(fuse.weights) == len(fuse.particles) >= 6
         assert rows[node.id]["particles"] == list(fuse.particles) and rows[node.id]["parent"] == work.parent
         for particle in (search.tree[id] for id in fuse.particles):
@@ -255,8 +260,9 @@ def test_no_set_is_fused_more_often_than_it_may(options):
     search = make(400, share=1.0, **options)
     carry_out_in_flight(search, 6)
     for node in (search.tree.root, *search.tree):
-        sizes = sorted(len(child.particles) for child in node.children if child.particles)
-        assert len(sizes) <= options["fusing"].most
+        events = Counter(child.particles for child in node.children if child.particles)
+        sizes = sorted(map(len, events))
+        assert len(sizes) <= options["fusing"].most and all(n <= options["fusing"].children for n in events.values())
         assert all(two >= 2 * one for one, two in zip(sizes, sizes[1:]))
 
 
@@ -274,6 +280,58 @@ def test_refused_fusions_cost_nothing_close_nothing_and_come_to_an_end():
     carry_out(plain, 3)
     seeds = [[node.id for node in s.tree.root.children][:6] for s in (search, plain)]
     assert seeds[0] == seeds[1]
+
+
+@pytest.mark.parametrize("room", [1, 6])
+def test_one_ensemble_makes_several_children_one_after_the_other(room):
+    search = make(400, share=1.0, **FUSED[3])
+    works = carry_out_in_flight(search, room)
+    fused = [i for i, work in enumerate(works) if work.fuse]
+    events = [[works[i] for i in fused[at : at + 3]] for at in range(0, len(fused) - len(fused) % 3, 3)]
+    assert len(events) > 1
+    for units in events:
+        assert [unit.fuse.draw for unit in units] == [0, 1, 2] and len({unit.fuse.particles for unit in units}) == 1
+        assert len({unit.edges[0].node for unit in units}) == 3
+    assert all(works[i + 1].fuse for i in fused[: len(fused) // 3 * 3] if works[i].fuse.draw < 2)
+
+
+def test_a_refused_ensemble_makes_no_further_child():
+    search = make(400, share=1.0, **FUSED[3])
+    draws = []
+    while not search.done:
+        for work in search.ask(1):
+            draws += [work.fuse.draw] if work.fuse else []
+            search.tell(refusal_of(work) if work.fuse else outcome_of(work))
+    assert len(draws) > 1 and set(draws) == {0} and search.refusals["copy"] == len(draws)
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_states_of_particles_are_kept_where_the_mode_reads_them(mode):
+    """Of every unfused child that noise has made, open or not; of no fused one."""
+    search = make(300, share=1.0, seeds=6, stride=5, widening=Widening(4.0), fusing=Fusing(mode))
+    works = {work.edges[0].node: work for work in carry_out_in_flight(search, 4)}
+    fused = [work for work in works.values() if work.fuse]
+    assert fused
+    if mode in STATES:
+        assert all(particle in works[particle].keep for work in fused for particle in work.fuse.particles)
+    extra = {node for work in works.values() for node in work.keep if not search.tree[node].open}
+    assert bool(extra) == (mode in STATES) and not any(search.tree[node].particles for node in extra)
+
+
+def test_what_was_fused_by_innovation_instead_is_counted_and_is_in_the_journal():
+    search, lines = make(300, share=1.0, **FUSED[4]), []
+    fused = 0
+    while not search.done:
+        for work in search.ask(1):
+            lines.append(asked(work))
+            fused += work.fuse is not None
+            outcome = replace(outcome_of(work), fallback="still" if work.fuse else None)
+            search.tell(outcome)
+            lines.append(told(outcome, 0.0))
+    assert search.refusals["still"] == fused == search.ledger.fusions > 0
+    again = make(300, share=1.0, **FUSED[4])
+    replay(again, json.loads(json.dumps(lines)))
+    assert again.refusals == search.refusals and again.nodes() == search.nodes()
 
 
 def test_fusions_that_fail_are_lost_work():
