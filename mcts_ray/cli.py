@@ -333,7 +333,7 @@ def train_reward(
     count: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: the first of the prompts only.")] = None,
     images: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: images of each prompt. [8]")] = None,
     renders: Annotated[Optional[int], typer.Option(min=0, help="With --collect for lrm: further captions of scenes whose images are rendered.")] = None,
-    trajectories: Annotated[Optional[int], typer.Option(min=1, help="With --collect for value: trajectories.")] = None,
+    trajectories: Annotated[Optional[int], typer.Option(min=1, help="With --collect for value: of each prompt, half with noise. [8]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> int:
     """Train a step score: a reward of noisy states, for searches with step_reward lrm or value."""

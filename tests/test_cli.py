@@ -99,6 +99,10 @@ def test_a_search_without_an_image_is_exit_code_1(mcts_ray, tiny_folder, monkeyp
 
 
 MISTAKES = {
+    "step model": (
+        [PROMPT, "--algorithm", "psp", "--set", "step_reward=value", "--set", "step_model=nowhere"],
+        "step_model 'nowhere' is no folder; name the folder of a value step model",
+    ),
     "no prompt": ([], "no prompt was given"),
     "empty prompt": ([" "], "a prompt must not be empty"),
     "outside the grammar": (["a red circl"], "outside the scenes grammar: expected a shape but found 'circl' (did you mean 'circle'?)"),

@@ -83,6 +83,10 @@ class Denoiser:
             self._scorers[key] = load_scorer(*key, self)
         return self._scorers[key]
 
+    def register(self, step_reward: str, step_model: str, scorer: StepScorer) -> None:
+        """Have `scorer` score the states of this setting."""
+        self._scorers[step_reward, step_model] = scorer
+
     @torch.no_grad()
     def score(
         self,

@@ -34,6 +34,14 @@ def middle_tap(points: Mapping[str, Point]) -> str:
     return ups[max(0, len(ups) // 2 - 1)]
 
 
+def unet_channels(unet: nn.Module) -> dict[str, int]:
+    """Channels of each tap of a UNet2DConditionModel, in the order of `unet_points`."""
+    channels = unet.config.block_out_channels
+    known = {f"down.{i}": count for i, count in enumerate(channels)} | {"mid": channels[-1]}
+    known |= {f"up.{i}": count for i, count in enumerate(reversed(channels))}
+    return {name: known[name] for name in unet_points(unet)}
+
+
 @contextmanager
 def tapped(points: Mapping[str, Point], names: Sequence[str], pooled: bool) -> Iterator[dict[str, torch.Tensor]]:
     """Within the block, a forward fills the yielded dict: name -> fp32 map (N, C, h, w), or its mean over h, w (N, C) if pooled.

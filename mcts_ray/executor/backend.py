@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.device import batch_size
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.record import Recorder
 from mcts_ray.reward.base import ImageReward
@@ -35,11 +36,8 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Samples per denoiser call: 64 small latents on a CPU (more gains nothing), 64 of 64 x 64 on a GPU."""
-        cells = self.latent_shape[1] * self.latent_shape[2]
-        if self.device == "cpu":
-            return max(1, min(64, 2**14 // cells))
-        return max(1, min(256, 2**18 // cells))
+        """Samples per denoiser call."""
+        return batch_size(self.device.partition(":")[0], self.latent_shape)
 
 
 @dataclass(frozen=True)

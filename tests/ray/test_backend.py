@@ -81,6 +81,35 @@ def test_workers_load_what_the_local_executor_loads(tiny_folder, tiny_xl_folder,
     assert RewardWorker(model, "cpu", "fp32")._decoder.adapter._upcast is adapter._vae._upcast is xl
 
 
+@pytest.fixture
+def value_head(local, tmp_path):
+    """The folder of an untrained value head with other weights than zero."""
+    import torch
+
+    from mcts_ray.reward.value.head import Config, ValueHead, fingerprint
+    from mcts_ray.reward.value.network import Shape, ValueNetwork
+
+    torch.manual_seed(0)
+    network = ValueNetwork(Shape({"mid": 16}, latent=4, text=16, grid=4, width=16, heads=2))
+    torch.nn.init.normal_(network.head[-1].weight)
+    ValueHead(network, Config("tiny", "jpeg", network.shape, -4.0, 0.5, fingerprint(local.backend.adapter))).save(tmp_path / "head")
+    return tmp_path / "head"
+
+
+def test_states_scored_in_the_engine_give_the_local_tree(local, one, value_head, monkeypatch):
+    """The head is named by a folder relative to this process; its scores decide in psp, and are noted in mcts."""
+    monkeypatch.chdir(value_head.parent)
+    for algorithm in ("psp", "mcts"):
+        config = CONFIG.model_copy(update={"algorithm": algorithm, "step_reward": "value", "step_model": "head"})
+        for ours, theirs in zip(local.many(PROMPTS, config), one.many(PROMPTS, config), strict=True):
+            assert theirs.tree == ours.tree and [c.reward for c in theirs.finished] == [c.reward for c in ours.finished]
+            for name in ("nfe", "model_forwards", "decodes", "reward_calls"):
+                assert getattr(theirs.ledger, name) == getattr(ours.ledger, name), name
+            assert theirs.ledger.decodes == len(theirs.finished) < theirs.ledger.reward_calls
+    with pytest.raises(ValueError, match="step_model 'nowhere' is no folder"):
+        one("a red circle", config.model_copy(update={"step_model": "nowhere"}))
+
+
 def test_fused_nodes_come_with_their_parents(one, tmp_path):
     result = one.many(PROMPTS[:1], FUSING, outs=[tmp_path / "run"])[0]
     nodes = {node["id"]: node for node in result.tree["nodes"]}

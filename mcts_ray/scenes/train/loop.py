@@ -57,9 +57,11 @@ def fit(
     *,
     resume: bool = True,
     report: Callable[[Progress], None] | None = None,
+    watch: Callable[[int, dict[str, torch.Tensor]], bool] | None = None,
 ) -> tuple[nn.Module, float]:
     """Train `model` in place and return it with the EMA weights loaded, and the seconds spent over all sittings.
 
+    watch: shown the step and the EMA weights at every checkpoint, before it is written; training ends there if it says so.
     Raises ValueError where `out` holds a checkpoint of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -101,8 +103,11 @@ def fit(
             if report:
                 report(progress)
         if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+            enough = watch is not None and watch(step, ema)
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema}
             save(checkpoint, {**state, "step": step, "seconds": seconds, "loss": running, "recipe": asdict(recipe)})
+            if enough:
+                break
     metrics_file.close()
     model.load_state_dict(ema)
     return model.eval(), before + time.monotonic() - began

@@ -1,0 +1,175 @@
+"""The network of the value head: patches of the generator's feature maps and the words of the prompt look at each other.
+
+Pooled features lose which colour is on which shape and where; so the maps stay maps. They are brought to one grid of patches and added up
+with the predicted image and the noisy state; the patches look at the words, then the words look at each other and at the patches,
+as a reader who checks a picture against its caption, and a weighted mean over the words says what to expect.
+
+Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P = G^2, L words of width D, W width of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+WAVES = 16  # of the log-SNR
+DROPOUT = 0.1  # in training: rewards are few, one for all states of a trajectory
+LOG_VARIANCE = (-7.0, 3.0)  # bounds, in squared standard deviations of the reward
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What fixes the shapes of a value network.
+
+    taps: channels of the generator's feature maps by tap name. latent: channels C. text: width D of the prompt embedding. grid: G.
+    width, heads: of the network. blocks: how often the words look at the patches.
+    """
+
+    taps: Mapping[str, int]
+    latent: int
+    text: int
+    grid: int
+    width: int = 96
+    heads: int = 4
+    blocks: int = 2
+
+
+class ValueNetwork(nn.Module):
+    """(mean, log variance) of the standardised reward, each (B,)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape, width = shape, shape.width
+        self.maps = nn.ModuleDict({_key(name): Map(channels, width) for name, channels in shape.taps.items()})
+        self.latents = nn.Linear(2 * shape.latent, width)
+        self.words = nn.Linear(shape.text, width)
+        self.register_buffer("waves", places(shape.grid, 4), persistent=False)
+        self.place = nn.Linear(self.waves.shape[1], width)
+        self.noise = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, 3 * width))
+        self.patches = Block(width, shape.heads, looks_around=False)
+        self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.blocks))
+        self.weight = nn.Linear(width, 1)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2))
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
+
+    def forward(
+        self,
+        taps: Mapping[str, torch.Tensor],
+        x_BCHW: torch.Tensor,
+        x0_BCHW: torch.Tensor,
+        log_snr_B: torch.Tensor,
+        embedding_BLD: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2)."""
+        scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
+        patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
+        word_BLW = self.words(embedding_BLD) + level_B1W
+        patch_BPW = self.patches(patch_BPW, word_BLW)
+        for block in self.blocks:
+            word_BLW = block(word_BLW, patch_BPW)
+        pooled_BW = (self.weight(word_BLW).softmax(1) * word_BLW).sum(1)
+        mean_B, log_variance_B = self.head(pooled_BW + level_B1W[:, 0]).unbind(1)
+        return mean_B, log_variance_B.clamp(*LOG_VARIANCE)
+
+    def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
+        """The sum of all maps on one grid (B, P, W)."""
+        grid = self.shape.grid
+        total_BPW = self.latents(_tokens(to_grid(latent_BCHW, grid, exact=True))) + self.place(self.waves)
+        for name in self.shape.taps:
+            total_BPW = total_BPW + self.maps[_key(name)](taps[name], grid)
+        return total_BPW
+
+
+class Map(nn.Module):
+    """A feature map in standard units, channel by channel, and projected; `center` and `spread` are those of the training data."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(channels))
+        self.register_buffer("spread", torch.ones(channels))
+        self.project = nn.Linear(channels, width)
+
+    def forward(self, map_BChw: torch.Tensor, grid: int) -> torch.Tensor:
+        """(B, P, W); projected at its own size where that is the smaller one."""
+        map_BChw = to_grid(map_BChw, grid)
+        side = map_BChw.shape[2:]
+        token_BpW = self.project((_tokens(map_BChw) - self.center) / self.spread)
+        if tuple(side) == (grid, grid):
+            return token_BpW
+        return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
+
+
+class Block(nn.Module):
+    """Pre-norm attention: to each other (`looks_around`), then to the others' tokens, then a feed-forward layer."""
+
+    def __init__(self, width: int, heads: int, looks_around: bool = True) -> None:
+        super().__init__()
+        self.around = Attention(width, heads) if looks_around else None
+        self.across = Attention(width, heads)
+        self.drop = nn.Dropout(DROPOUT)
+        self.forth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, token_BNW: torch.Tensor, other_BMW: torch.Tensor) -> torch.Tensor:
+        if self.around is not None:
+            token_BNW = token_BNW + self.drop(self.around(token_BNW, token_BNW))
+        token_BNW = token_BNW + self.drop(self.across(token_BNW, other_BMW))
+        return token_BNW + self.drop(self.forth(token_BNW))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of N tokens to M others, each layer-normalised first."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.other = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+
+    def forward(self, token_BNW: torch.Tensor, other_BMW: torch.Tensor) -> torch.Tensor:
+        query = self._split(self.query(self.norm(token_BNW)))
+        key, value = (self._split(part) for part in self.key_value(self.other(other_BMW)).chunk(2, -1))
+        return self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+    def _split(self, token_BNW: torch.Tensor) -> torch.Tensor:
+        return token_BNW.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+def to_grid(map_BChw: torch.Tensor, grid: int, exact: bool = False) -> torch.Tensor:
+    """A map averaged down to at most G x G; with `exact` a smaller one is interpolated up to it."""
+    height, width = map_BChw.shape[2:]
+    size = (min(height, grid), min(width, grid))
+    if size != (height, width):
+        map_BChw = F.adaptive_avg_pool2d(map_BChw, size)
+    if exact and size != (grid, grid):
+        map_BChw = F.interpolate(map_BChw, (grid, grid), mode="bilinear", align_corners=False)
+    return map_BChw
+
+
+def places(grid: int, waves: int) -> torch.Tensor:
+    """Where each patch is, as waves of its coordinates (P, 4 waves)."""
+    at = (torch.arange(grid) + 0.5) / grid
+    angle_GK = torch.pi * at[:, None] * torch.arange(1, waves + 1)
+    wave_GK = torch.cat([angle_GK.sin(), angle_GK.cos()], 1)
+    rows, columns = wave_GK[:, None].expand(-1, grid, -1), wave_GK[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], 2).flatten(0, 1)
+
+
+def fourier(log_snr_B: torch.Tensor) -> torch.Tensor:
+    """Waves of the log-SNR (B, 2 WAVES), from slow to fast ones; beyond +-16 all is noise, or none."""
+    frequency_K = torch.exp(torch.linspace(math.log(0.05), math.log(3.0), WAVES, device=log_snr_B.device))
+    angle_BK = log_snr_B.clamp(-16, 16)[:, None] * frequency_K
+    return torch.cat([angle_BK.sin(), angle_BK.cos()], 1)
+
+
+def _tokens(map_BChw: torch.Tensor) -> torch.Tensor:
+    return map_BChw.flatten(2).transpose(1, 2)
+
+
+def _key(tap: str) -> str:
+    return tap.replace(".", "_")

@@ -1,0 +1,234 @@
+"""Training of a value head on recorded trajectories: Gaussian likelihood, and ranking within prompts.
+
+With z the standardised reward of the final image and (m, s^2) what the network predicts of it,
+
+    NLL = s^(2 beta) [ (z - m)^2 / s^2 + ln s^2 ] / 2                 beta-NLL (arXiv 2203.09168), the factor without gradient
+    RANK = mean over pairs of a group of |z_i - z_j| ln(1 + exp(-(m_i - m_j) sign(z_i - z_j) / tau))
+
+beta = 1/2 keeps states that are hard to predict from being given up; ranking within a group, the states of one prompt at one level, is
+what a search does with the scores, and a likelihood over all prompts is mostly about which prompts are hard.
+
+Shapes: B states of a batch, in groups.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mcts_ray.reward.value.data import Batch, Group, Trajectories
+from mcts_ray.reward.value.head import Config, ValueHead
+from mcts_ray.reward.value.measure import by_level, predict, summary
+from mcts_ray.reward.value.network import Shape, ValueNetwork
+from mcts_ray.scenes.train.loop import Progress, Recipe, fit, save
+
+RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay=0.02, ema=0.998, checkpoint_every=500)  # batch: groups
+PATIENCE = 5  # checkpoints without a better one after which training ends
+WATCHED = 1024  # held-out groups that are looked at for it
+SAMPLE = 64  # groups from which the feature maps' units are taken
+BETA = 0.5
+TAU = 0.5  # of ranking, in standard deviations of the reward
+RANK = 0.5  # weight of ranking
+
+
+def run(
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    device: str = "auto",
+    threads: int | None = None,
+    report: Callable[[Progress], None] | None = None,
+    recipe: Recipe = RECIPE,
+    width: int = 96,
+    rank: float = RANK,
+) -> Path:
+    """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
+
+    A tenth of the prompts is held out; the weights (moving averages) of the checkpoint that ranks best there are kept, and training
+    ends when `PATIENCE` checkpoints in a row were not better. Raises ValueError with one sentence for data that cannot be used, or a
+    folder that holds a run on other data.
+    """
+    from mcts_ray.diffusion.device import resolve_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = resolve_device(device)
+    known = Trajectories(data)
+    _check_model(known, model)
+    kept, held = known.split()
+    recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
+    torch.manual_seed(seed)
+    network = ValueNetwork(_shape(known, width)).to(device)
+    center, scale = _units(known, network, kept, seed)
+    watch = Watch(known, network, held, center, scale, out, resume)
+    _check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank}, resume)
+
+    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = known.batch([kept[index] for index in rng.choice(len(kept), recipe.batch)], device)
+        return loss_of(network, batch, center, scale, rank)
+
+    if watch.over:  # an earlier run has ended early
+        seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
+    else:
+        _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
+    return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank})
+
+
+def loss_of(
+    network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss of a batch and its parts."""
+    mean_B, log_variance_B = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
+    true_B = (batch.reward - center) / scale
+    nll = likelihood(mean_B, log_variance_B, true_B)
+    if not rank:
+        return nll, {"nll": nll.item()}
+    order = ranking(mean_B, true_B, batch.group)
+    return nll + rank * order, {"nll": nll.item(), "rank": order.item()}
+
+
+def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch.Tensor, beta: float = BETA) -> torch.Tensor:
+    """beta-NLL, a mean over states."""
+    nll_B = 0.5 * ((true_B - mean_B).square() / log_variance_B.exp() + log_variance_B)
+    return (log_variance_B.detach().exp() ** beta * nll_B).mean()
+
+
+def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
+    """Logistic loss of the pairs within groups, each weighted by how far its truths are apart; 0 if no truths differ."""
+    first, second = torch.triu_indices(len(mean_B), len(mean_B), 1, device=mean_B.device)
+    same = group_B[first] == group_B[second]
+    first, second = first[same], second[same]
+    apart = true_B[first] - true_B[second]
+    loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / TAU)
+    return (apart.abs() * loss).sum() / apart.abs().sum().clamp(min=1e-6)
+
+
+class Watch:
+    """Looks at the moving average of the weights at every checkpoint, keeps the best on disk, and says when to end.
+
+    Best is the highest mean rank correlation within held-out groups; of a network that ranks nothing, the lowest NLL.
+    """
+
+    def __init__(
+        self, data: Trajectories, network: ValueNetwork, held: list[Group], center: float, scale: float, out: Path, resume: bool
+    ) -> None:
+        self._data, self._network, self.held, self._units = data, network, held, (center, scale)
+        self._file = out / "best.pt"
+        every = max(1, len(held) // WATCHED)
+        self._watched = held[::every]
+        self._found: dict[str, float] = {}
+        self._saved = {"checkpoints": [], "best": None, "state": None}
+        if resume and self._file.exists():
+            self._saved = torch.load(self._file, map_location="cpu", weights_only=True)
+
+    @property
+    def over(self) -> bool:
+        """Whether the last `PATIENCE` checkpoints were not better than one before."""
+        checkpoints, best = self._saved["checkpoints"], self._saved["best"]
+        return best is not None and sum(step > best["step"] for step in checkpoints) >= PATIENCE
+
+    @property
+    def best(self) -> dict[str, torch.Tensor]:
+        """The weights of the best checkpoint."""
+        return self._saved["state"]
+
+    @property
+    def best_step(self) -> int:
+        """The step after which it was made."""
+        return self._saved["best"]["step"]
+
+    def __call__(self, step: int, state: dict[str, torch.Tensor]) -> bool:
+        """Look at the averaged weights after `step` steps; True if training is to end."""
+        self._saved["checkpoints"] = [known for known in self._saved["checkpoints"] if known < step] + [step]
+        found = self.measure(state)
+        self._found = {f"held_out_{name}": found[name] for name in ("spearman", "nll") if found[name] is not None}
+        score = (found["spearman"] or 0.0, -found["nll"])
+        best = self._saved["best"]
+        if best is None or best["step"] >= step or score > tuple(best["score"]):
+            kept = {name: value.cpu().clone() for name, value in state.items()}  # the average itself goes on in place
+            self._saved |= {"best": {"step": step, "score": score}, "state": kept}
+        save(self._file, self._saved)
+        return self.over
+
+    def measure(self, state: dict[str, torch.Tensor]) -> dict[str, float]:
+        """`summary` of the watched groups with other weights; the network's own come back."""
+        own = {name: value.clone() for name, value in self._network.state_dict().items()}
+        self._network.load_state_dict(state)
+        self._network.eval()
+        found = summary(list(self.predictions(self._watched)))
+        self._network.load_state_dict(own)
+        self._network.train()
+        return found
+
+    def predictions(self, groups: list[Group]):
+        """What the network says of some groups."""
+        device = next(self._network.parameters()).device
+        return predict(self._network, self._data, groups, *self._units, device)
+
+    def telling(self, report: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
+        """`report` with what was found last beside the metrics of the batch."""
+        return report and (lambda progress: report(replace(progress, metrics=progress.metrics | self._found)))
+
+
+def _shape(data: Trajectories, width: int) -> Shape:
+    manifest = data.manifest
+    taps = {name: shape[0] for name, shape in manifest["taps"].items()}
+    return Shape(taps, manifest["latent"], manifest["text"][1], manifest["grid"], width)
+
+
+def _units(data: Trajectories, network: ValueNetwork, groups: list[Group], seed: int) -> tuple[float, float]:
+    """Center and scale of the training rewards; the network is given those of its feature maps, channel by channel."""
+    rewards = torch.cat([data.shards[group.shard]["reward"][group.start : group.stop] for group in groups])
+    scale = rewards.std().item() if len(rewards) > 1 else 0.0
+    if not scale:
+        raise ValueError(f"all trajectories in {data.folder} have the same reward, from which nothing can be learned")
+    index = np.random.default_rng([seed, 1]).permutation(len(groups))[:SAMPLE]
+    batch = data.batch([groups[i] for i in index])
+    for name, map_BChw in batch.taps.items():
+        module = network.maps[name.replace(".", "_")]
+        module.center.copy_(map_BChw.mean((0, 2, 3)))
+        module.spread.copy_(map_BChw.std((0, 2, 3)).clamp(min=1e-3))
+    return rewards.mean().item(), scale
+
+
+def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Watch, out: Path, notes: dict) -> Path:
+    """Write the best weights, rounded as they will be read, and what they are worth on all held-out prompts."""
+    network.load_state_dict({name: value.half().float() for name, value in watch.best.items()})
+    network.eval()
+    manifest, (center, scale) = data.manifest, watch._units
+    facts = {name: manifest[name] for name in ("levels", "at", "guidance", "seed", "trajectories")}
+    facts |= {"prompts": len({group.prompt for group in data.groups}), "states": sum(map(len, data.groups)), "key": data.key}
+    config = Config(manifest["model"], manifest["reward"], network.shape, center, scale, tuple(manifest["generator"]), facts)
+    ValueHead(network, config).save(out)
+    found = list(watch.predictions(watch.held))
+    record = {"model": config.model, "reward": config.reward, "data": facts, "recipe": asdict(recipe), **notes}
+    record |= {"best_step": watch.best_step, "parameters": sum(value.numel() for value in network.parameters())}
+    record |= {"torch": torch.__version__, "held_out": summary(found), "levels": by_level(found)}
+    (out / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return out
+
+
+def _check_model(data: Trajectories, model: str) -> None:
+    if data.manifest["model"] != model:
+        raise ValueError(f"the trajectories in {data.folder} are those of {data.manifest['model']}, not of {model}")
+
+
+def _check_same_run(out: Path, notes: dict, resume: bool) -> None:
+    """ValueError if `out` holds a run on other data or of another shape, which is to be gone on with."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "run.json"
+    notes = json.loads(json.dumps(notes))
+    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
+        what = ", ".join(name for name in notes if before.get(name) != notes[name])
+        raise ValueError(f"{out} holds a run with other {what}; train into another folder with --out, or start over with --no-resume")
+    file.write_text(json.dumps(notes, indent=2) + "\n")
