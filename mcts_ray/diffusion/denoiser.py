@@ -80,7 +80,7 @@ class Denoiser:
         """The step scorer of a setting, loaded on first use; ValueError if it does not fit this model."""
         key = step_reward, step_model
         if key not in self._scorers:
-            self._scorers[key] = load_scorer(*key, self)
+            self._scorers[key] = load_scorer(*key, self.adapter)
         return self._scorers[key]
 
     def register(self, step_reward: str, step_model: str, scorer: StepScorer) -> None:

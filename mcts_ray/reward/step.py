@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from mcts_ray.diffusion.denoiser import Denoiser
-
 IN_ENGINE = {"lrm": "mcts_ray.reward.lrm", "value": "mcts_ray.reward.value"}  # kinds, and the module whose `load` makes one
 SHIPPED = Path(__file__).parents[1] / "scenes" / "weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)*")  # owner/name, and a folder in it if that holds several
@@ -80,11 +78,11 @@ def find_step_model(kind: str, model: str, source: str | None) -> str:
     return source
 
 
-def load_scorer(kind: str, source: str, denoiser: Denoiser) -> StepScorer:
-    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a hub id. ValueError if it does not fit the denoiser's model."""
+def load_scorer(kind: str, source: str, adapter) -> StepScorer:
+    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a hub id. ValueError if it does not fit the adapter's model."""
     _check_there(kind, source)
     folder = _folder(kind, source)
-    return import_module(IN_ENGINE[kind]).load(str(folder) if folder.is_dir() else source, denoiser.adapter)
+    return import_module(IN_ENGINE[kind]).load(str(folder) if folder.is_dir() else source, adapter)
 
 
 def step_weights(kind: str, source: str) -> list[Path]:
