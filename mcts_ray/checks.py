@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcts_ray.config import SearchConfig
+from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
 from mcts_ray.reward.step import SHIPPED, find_step_model
 from mcts_ray.search import ALGORITHMS
@@ -83,6 +84,15 @@ def check_step_model(model: str, config: SearchConfig) -> None:
     """The network that scores states beside the denoiser must be there, if one is asked for."""
     if config.scores_in_engine:
         find_step_model(config.step_reward, model, config.step_model)
+
+
+def check_ige(model: str, config: SearchConfig) -> None:
+    """The network that chooses jumps must be there, if one is asked for."""
+    if config.jump == "ige":
+        ige = Config.read(find_ige(model, config.ige_model))
+        if config.grid == ige.grid:  # others are compared once the model is loaded
+            ige.check_search(config.levels, config.grid, config.ige_target, config.jumps)
+        weights(config.ige_model or "scenes", config.ige_version)
 
 
 def check_size(reward: object, height: int, width: int) -> None:

@@ -354,6 +354,50 @@ def train_reward(
     return 0
 
 
+@train.command("gain")
+def train_gain(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder of transitions, to be made (--collect) or learned from.")],
+    model: Annotated[str, typer.Option(help="The generator: scenes, a hub id or a local folder.")] = "scenes",
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Where checkpoints, network and table go.")] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [those of the recipe]")] = None,
+    price: Annotated[Optional[float], typer.Option(min=0, help="Reward per call that the table is made for. [slope of best-of-8]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
+    collect: Annotated[bool, typer.Option("--collect", help="Make the transitions with the generator, and stop.")] = False,
+    reward: Annotated[Optional[str], typer.Option(help="With --collect: the image reward. [scenes]")] = None,
+    prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="With --collect: one a line. [training prompts of scenes]")] = None,
+    count: Annotated[Optional[int], typer.Option(min=2, help="With --collect: the first of the prompts only.")] = None,
+    trajectories: Annotated[Optional[int], typer.Option(min=2, help="With --collect: of each prompt, half with noise. [2]")] = None,
+    states: Annotated[Optional[int], typer.Option(min=1, help="With --collect: states of each trajectory. [4]")] = None,
+    noises: Annotated[Optional[int], typer.Option(min=1, help="With --collect: children by each jump, the first without noise. [3]")] = None,
+    stride: Annotated[Optional[int], typer.Option(min=1, help="With --collect: levels per call of completions. [2]")] = None,
+    levels: Annotated[Optional[int], typer.Option(min=2, help="With --collect: T. [30]")] = None,
+    grid: Annotated[Optional[str], typer.Option(help="With --collect: where the levels lie. [native]")] = None,
+    step_reward: Annotated[Optional[str], typer.Option(help="With --collect: scores of reward_rate: x0, lrm or value. [x0]")] = None,
+    step_model: Annotated[Optional[str], typer.Option(help="With --collect: folder of the lrm or value network.")] = None,
+    trunk: Annotated[Optional[str], typer.Option(metavar="DIR", help="With --collect: a value head to be read in place of pooled features.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
+) -> int:
+    """Train the Information Gain Evaluator, which chooses jump sizes (jump ige), and the table of best jumps."""
+    from mcts_ray.gain.request import make_gain_training
+
+    run = dict(model=model, data=data, collect=collect, prompts_file=prompts, seed=seed, resume=resume, device=device, threads=threads)
+    learning = dict(out=out, steps=steps, price=price)
+    collecting = dict(reward=reward, count=count, trajectories=trajectories, states=states, noises=noises, stride=stride)
+    collecting |= dict(levels=levels, grid=grid, step_reward=step_reward, step_model=step_model, trunk=trunk)
+    training = make_gain_training(**run, **learning, **collecting)
+    from mcts_ray.report.terminal import training_line
+
+    def report(what) -> None:
+        typer.echo(what if isinstance(what, str) else training_line("ige", what), err=True)
+
+    folder = training.carry_out(report)
+    typer.echo(json.dumps({"out": str(folder)}) if as_json else folder)
+    return 0
+
+
 def _say(sentence: str) -> None:
     typer.echo(f"mcts-ray: {sentence}", err=True)
 

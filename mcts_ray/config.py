@@ -18,6 +18,7 @@ else:
 
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
+IGE = ("ige_model", "ige_target", "ige_choice", "ige_top", "ige_version", "ige_online", "price")  # fields of jump ige
 # Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
 # those that have no use for a step score.
 NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
@@ -48,14 +49,31 @@ class SearchConfig(BaseModel):
         "Karras et al.'s between the native ends, ays: Align Your Steps (of SDXL for such models), interpolated unless `levels` is 10.",
     )
     order: int = Field(1, ge=1, le=2, description="Solver of noise-free moves: 1 DDIM, 2 DPM-Solver++(2M).")
-    jump: Literal["constant", "table", "ays"] = Field(
+    jump: Literal["constant", "table", "ays", "ige"] = Field(
         "constant",
-        description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels.",
+        description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels, ige: for "
+        "each new child by a network that reads its parent's state (mcts), else by its table.",
     )
     k: int = Field(1, ge=1, description="Levels per jump where `jump` is constant; a trajectory costs ceil(levels / k) NFE.")
     jumps: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="The jump sizes among which a table chooses.")
     jump_table: tuple[int, ...] | None = Field(
-        None, description="Where `jump` is table: the jump size at each of the levels 1, 2, ..., `levels`."
+        None,
+        description="Where `jump` is table: the jump size at each of the levels 1, 2, ..., `levels`. ige: instead of the network's own.",
+    )
+    ige_model: str | None = Field(None, description="Folder of the network of jump ige; None: the one shipped for scenes.")
+    ige_target: Literal["reward_rate", "similarity", "jump_error", "value"] = Field(
+        "value", description="jump ige: which of the network's targets says what a jump gains."
+    )
+    ige_choice: Literal["greedy", "top-m", "sample"] = Field(
+        "greedy", description="jump ige: the best jump, the `ige_top` best in turn, or the best of a draw from what is predicted."
+    )
+    ige_top: int = Field(2, ge=1, description="jump ige, choice top-m: m.")
+    ige_version: int | None = Field(None, ge=0, description="jump ige: version of the network's weights; None: the newest.")
+    ige_online: str | None = Field(
+        None, description="jump ige: folder in which the network goes on learning from searches; it gets numbered versions there."
+    )
+    price: float | None = Field(
+        None, ge=0, description="jump ige: c, price of a denoiser call in units of the reward; None: the one its table was made for."
     )
     eta: float | None = Field(
         None,
@@ -212,13 +230,26 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _jumps_fit(self) -> SearchConfig:
-        if (self.jump == "table") != (self.jump_table is not None):
+        if self.jump != "ige" and (self.jump == "table") != (self.jump_table is not None):
             raise ValueError("jump table and jump_table belong together: set both or neither")
         if self.jump_table is not None and len(self.jump_table) != self.levels:
             raise ValueError(f"jump_table has {len(self.jump_table)} entries where levels is {self.levels}")
         wrong = sorted(set(self.jump_table or ()) - set(self.jumps)) or [k for k in self.jumps if k < 1]
         if wrong:
             raise ValueError(f"jump size {wrong[0]} is not one of jumps {list(self.jumps)}, which must be at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _ige_fits(self) -> SearchConfig:
+        if self.jump == "ige" and self.algorithm != "mcts":
+            raise ValueError(f"jump ige chooses at the states of a tree, which {self.algorithm} has not; set algorithm to mcts or jump to table")
+        set_ = [name for name in IGE if getattr(self, name) != SearchConfig.model_fields[name].default]
+        if set_ and self.jump != "ige":
+            raise ValueError(f"{set_[0]} belongs to jump ige; set jump to ige or leave it out")
+        if self.ige_online is not None and self.ige_version is not None:
+            raise ValueError("a search that is pinned to a version learns nothing; set ige_version or ige_online")
+        if self.ige_online is not None and (self.ige_choice == "greedy" or self.ige_target != "value"):
+            raise ValueError("ige_online compares children of one state by their rewards; set ige_choice to top-m or sample, ige_target to value")
         return self
 
     @model_validator(mode="after")
@@ -277,7 +308,7 @@ class SearchConfig(BaseModel):
     def _pruning_fits(self) -> SearchConfig:
         if self.prune and self.algorithm != "mcts":
             raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
-        if ("gain" in self.prune) != (self.prune_gains is not None):
+        if self.jump != "ige" and ("gain" in self.prune) != (self.prune_gains is not None):
             raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
         if self.prune_gains is not None and len(self.prune_gains) != self.levels:
             raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")

@@ -12,6 +12,7 @@ from typing import Any
 from mcts_ray.actors.cluster import find
 from mcts_ray.checks import (
     check_algorithm,
+    check_ige,
     check_prompts,
     check_size,
     check_step_model,
@@ -72,6 +73,7 @@ def make_request(
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
     check_step_model(model, config)
+    check_ige(model, config)
     fusion_decoder(model, config)
     if config.calibration not in (None, "none"):
         find_calibration(config.model_copy(update={"reward": default_reward(model, config.reward)}), model)

@@ -26,6 +26,7 @@ class SearchResult:
     scoring_seconds: busy time of decoding and rewarding, beside the ledger's `denoiser_seconds`.
     scores: with `record_scores` the step score of every evaluated state that has one, by node.
     pruning: how many nodes were pruned, revived and evicted; empty without `prune`.
+    notes: sentences on how the search went, such as a jump policy that had to fall back.
     """
 
     prompt: str
@@ -46,6 +47,7 @@ class SearchResult:
     scoring_seconds: float = 0.0
     scores: Mapping[str, float] = field(default_factory=dict)
     pruning: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate | None:

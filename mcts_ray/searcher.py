@@ -164,6 +164,7 @@ class Searcher:
             scoring_seconds=found.scoring_seconds,
             scores=found.scores,
             pruning=found.pruning,
+            notes=found.notes,
         )
 
 

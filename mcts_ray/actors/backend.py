@@ -26,6 +26,7 @@ from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Progress
+from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
 from mcts_ray.reward.step import absolute
 
@@ -73,6 +74,8 @@ class RayBackend:
             config = config.model_copy(update={"fuse_model": os.path.abspath(config.fuse_model)})
         if config.step_model:
             config = config.model_copy(update={"step_model": absolute(config.step_model)})
+        folders = {name: getattr(config, name) for name in ("ige_model", "ige_online")}
+        config = config.model_copy(update={name: folder.absolute(source) for name, source in folders.items() if source})
         plan = _get(self._manager.plan.remote(list(prompts), config, reward))
         _get(self._manager.load.remote(with_absolute_folders(choose_reward(self.model.name, config.reward, reward))))
         return plan

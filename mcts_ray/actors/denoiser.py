@@ -18,11 +18,13 @@ import ray
 
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
+from mcts_ray.gain.choose import Gains
 from mcts_ray.search.base import Cost, Work
 
 if TYPE_CHECKING:
     from mcts_ray.diffusion.engine import Engine
     from mcts_ray.executor.backend import Plan
+    from mcts_ray.gain.online import Version
 
 # By search and node: (level, alpha, sigma, previous), (x0, eps[, m1]), features.
 State = tuple[tuple[int, float, float, "int | None"], np.ndarray, "np.ndarray | None"]
@@ -31,8 +33,8 @@ States = dict[tuple[str, str], State]
 
 @dataclass(frozen=True)
 class Left:
-    """A unit that has left the engine: which one, what it has spent, why it failed if it did, how many latents it leaves, and its
-    step scores that were made in the engine."""
+    """A unit that has left the engine: which one, what it has spent, why it failed if it did, how many latents it leaves, and what
+    was made of its states in the engine: step scores, and what jumps from them gain."""
 
     search: str
     work: str
@@ -40,6 +42,7 @@ class Left:
     error: str | None
     latents: int
     scores: tuple[tuple[str, float | None], ...] = ()
+    gains: tuple[Gains, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,13 @@ class DenoiserWorker:
             walked = engine.step()
             last = time.perf_counter() - before
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
-        left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores) for w in walked)
+        left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores, w.gains) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
         return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
+
+    def install(self, source: str, version: Version) -> None:
+        """A new version of an IGE, which searches that are not pinned go by from now on."""
+        self.denoiser.install(source, version)
 
     def forget(self, search: str, nodes: Sequence[str]) -> None:
         """Free the states of some nodes."""

@@ -95,7 +95,7 @@ class Worker:
             rows, row = range(row, row + left.latents), row + left.latents
             work = self.out.pop((left.search, left.work), None)
             if work is not None:
-                units.append(Finished(Walk(work, left.cost, left.error, left.scores), latents, rows))
+                units.append(Finished(Walk(work, left.cost, left.error, left.scores, left.gains), latents, rows))
         return spent, units, kept
 
     async def revive(self) -> list[Work]:

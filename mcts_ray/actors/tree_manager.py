@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_ray.actors.pool import DEATHS, Key, Worker
 from mcts_ray.actors.spec import TRIES, Actor
+from mcts_ray.actors.trainer import TrainerWorker
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
 from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.learning import drained
 from mcts_ray.executor.session import Session, Walk, progress
+from mcts_ray.gain.choose import Transition
 from mcts_ray.search.base import Cost, Work
 from mcts_ray.tree.weights import STATES
 
+log = logging.getLogger(__name__)
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
 
@@ -55,6 +60,8 @@ class TreeManager:
         self._news = asyncio.Event()
         self._loops: list[asyncio.Task] = []
         self._failure: Exception | None = None
+        self._trainer: Actor | None = None
+        self._learning: asyncio.Task | None = None
 
     def __repr__(self) -> str:
         return "TreeManager"
@@ -257,6 +264,20 @@ class TreeManager:
                 worker.finished.remove(unit)
                 self.session.settle(unit.walk, verdict, self.running[unit.work.search].forwards)
         self._wake()
+        if self._learning is None or self._learning.done():
+            if lessons := drained(one.job for one in self.running.values()):
+                self._learning = asyncio.create_task(self._learn(lessons))
+
+    async def _learn(self, lessons: dict[str, list[Transition]]) -> None:
+        """Give transitions to the trainer, made when it is first needed, and what it makes of them to the denoisers."""
+        self._trainer = self._trainer or Actor(TrainerWorker, num_cpus=0)
+        for folder, transitions in lessons.items():
+            try:
+                version = await self._trainer.call("take", folder, transitions)
+                if version:
+                    await asyncio.gather(*(worker.denoiser.call("install", folder, version) for worker in self.workers))
+            except Exception:  # searches go on without it, by the versions they have
+                log.exception("the IGE in %s has not learned from these transitions", folder)
 
     async def _retire(self, worker: Worker) -> None:
         """Set all clocks; end the searches that would be out of time after one more call, and let go of those that are done."""

@@ -16,6 +16,7 @@ from mcts_ray.checks import check_algorithm
 from mcts_ray.compare.judge import as_reward
 from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_setting
 from mcts_ray.diffusion.resolve import Model
+from mcts_ray.gain.folder import weights
 from mcts_ray.report import folder
 from mcts_ray.reward.resolve import weight_files
 from mcts_ray.reward.step import step_weights
@@ -168,10 +169,11 @@ def reward_key(*rewards: str) -> str:
 
 
 def step_key(design: Design) -> str:
-    """What stands for the networks that score states beside the denoiser; nothing where no arm has one."""
+    """What stands for the networks that score states, or choose jumps, beside the denoiser; nothing where no arm has one."""
     configs = [design.config(arm, design.times[0], 0) for arm in design.arms]
     used = {(one.step_reward, one.step_model or "scenes") for one in configs if one.scores_in_engine}
-    return "".join(digest(step_weights(*pair)) for pair in sorted(used))
+    iges = {weights(one.ige_model or "scenes", one.ige_version)[1] for one in configs if one.jump == "ige"}
+    return "".join([*(digest(step_weights(*pair)) for pair in sorted(used)), *(digest([file]) for file in sorted(iges))])
 
 
 def digest(files: Sequence[Path]) -> str:

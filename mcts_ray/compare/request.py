@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mcts_ray.actors.cluster import find
 from mcts_ray.checks import (
+    check_ige,
     check_prompts,
     check_size,
     check_step_model,
@@ -125,6 +126,7 @@ def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, exec
     design.check()
     for arm in design.arms:
         check_step_model(design.model, design.config(arm, design.times[0], 0))
+        check_ige(design.model, design.config(arm, design.times[0], 0))
     for texts in (*design.sets.values(), *design.validation.values()):
         scenes = any(needs_scenes(design.model, reward) for reward in (design.reward, design.gold) if reward != VERIFIER)
         check_prompts(texts, scenes or design.gold == VERIFIER)

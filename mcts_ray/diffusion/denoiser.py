@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +20,11 @@ from mcts_ray.diffusion.prompts import PromptCache
 from mcts_ray.diffusion.taps import tapped
 from mcts_ray.reward.step import States, StepScorer, load_scorer
 from mcts_ray.search.base import Setting
+
+if TYPE_CHECKING:
+    from mcts_ray.gain.choose import Gains
+    from mcts_ray.gain.evaluator import Evaluator
+    from mcts_ray.gain.online import Version
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,7 @@ class Denoiser:
         self.prompts = PromptCache(adapter.encode, prompts)
         self._levels: dict[tuple[int, str], Levels] = {}
         self._scorers: dict[tuple[str, str], StepScorer] = {}
+        self._evaluators: dict[str, Evaluator] = {}
         self._scoring = Slices()
 
     def levels(self, T: int, grid: str = "native") -> Levels:
@@ -86,6 +93,34 @@ class Denoiser:
     def register(self, step_reward: str, step_model: str, scorer: StepScorer) -> None:
         """Have `scorer` score the states of this setting."""
         self._scorers[step_reward, step_model] = scorer
+
+    def evaluator(self, source: str) -> Evaluator:
+        """The IGE in a folder, or "scenes", loaded on first use; ValueError if it does not fit this model."""
+        if source not in self._evaluators:
+            from mcts_ray.gain.evaluator import load_evaluator
+
+            self._evaluators[source] = load_evaluator(source, self)
+        return self._evaluators[source]
+
+    def install(self, source: str, version: Version) -> None:
+        """From now on searches that are not pinned go by this version of an IGE."""
+        self.evaluator(source).install(version.number, {name: torch.from_numpy(value) for name, value in version.state.items()})
+
+    @torch.no_grad()
+    def gains(
+        self,
+        source: str,
+        nodes: Sequence[str],
+        x_BCHW: torch.Tensor,
+        prediction: Prediction,
+        level_B: Sequence[int],
+        settings: Sequence[Setting],
+        rows: Sequence[int],
+    ) -> list[Gains]:
+        """What an IGE predicts of the jumps from the states in `rows`, whose names are `nodes`, right after `denoise`."""
+        evaluator = self.evaluator(source)
+        states = self._states(evaluator.taps, x_BCHW, prediction, level_B, settings, rows)
+        return evaluator.evaluate(states, nodes, [level_B[row] for row in rows], [settings[row] for row in rows])
 
     @torch.no_grad()
     def score(

@@ -18,6 +18,7 @@ from mcts_ray.diffusion.jump import jump, second_order, second_order_weight
 from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.noise import draw
 from mcts_ray.diffusion.store import SIDE, Kept, Store
+from mcts_ray.gain.choose import Gains
 from mcts_ray.search.base import Cost, Edge, Work
 
 
@@ -29,6 +30,7 @@ class Walked:
     denoiser time, proportional to them; nfe: states evaluated; error: why the unit failed (None if it did not).
     The nodes in `work.scored`, in the order of the walk, have left their predicted x0 (C, H, W) in `x0s` where it is that which is
     scored, else their score in `scores`; both are empty if the unit failed. scored: states scored here, of a failed unit too.
+    gains: what the IGE predicts at the kept nodes, where the setting has one; empty if the unit failed.
     """
 
     work: Work
@@ -40,6 +42,7 @@ class Walked:
     x0s: tuple[torch.Tensor, ...] = ()
     scores: tuple[tuple[str, float | None], ...] = ()
     scored: int = 0
+    gains: tuple[Gains, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -69,6 +72,7 @@ class _Slot:
     nfe: int = 0
     x0s: tuple[torch.Tensor, ...] = ()
     scores: tuple[tuple[str, float | None], ...] = ()
+    gains: tuple[Gains, ...] = ()
 
     @property
     def node(self) -> str:
@@ -80,8 +84,8 @@ class _Slot:
         return edges[self.cursor + 1] if self.cursor + 1 < len(edges) else None
 
     def left(self, latent: torch.Tensor | None = None, error: str | None = None) -> Walked:
-        x0s, scores = ((), ()) if error else (self.x0s, self.scores)
-        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error, x0s, scores, len(self.scores))
+        x0s, scores, gains = ((), (), ()) if error else (self.x0s, self.scores, self.gains)
+        return Walked(self.work, latent, self.forwards, self.seconds, self.nfe, error, x0s, scores, len(self.scores), gains)
 
 
 class Lane:
@@ -198,8 +202,9 @@ class Lane:
     def _evaluate(self) -> tuple[Prediction, list[bool]]:
         """One call for all slots; books its time to them, scores what is to be scored, and says which predictions are finite."""
         n = len(self._slots)
-        wanted = self._wanted()
+        wanted, asked = self._wanted(), self._asked()
         taps = [name for key in wanted for name in self._denoiser.scorer(*key).taps]
+        taps += [name for source in asked for name in self._denoiser.evaluator(source).taps]
         taps += [slot.work.setting.tap for slot in self._slots if slot.work.setting.tap]
         start = time.perf_counter()
         prediction = self._denoiser.denoise(
@@ -215,6 +220,8 @@ class Lane:
             slot.seconds += seconds * forwards / prediction.forwards
         for key, rows in wanted.items():
             self._score(key, [row for row in rows if finite_B[row]], prediction)
+        for source, rows in asked.items():
+            self._evaluate_gains(source, [row for row in rows if finite_B[row]], prediction)
         return prediction, finite_B
 
     def _wanted(self) -> dict[tuple[str, str], list[int]]:
@@ -225,6 +232,27 @@ class Lane:
             if slot.node in slot.work.scored and not setting.score_decodes:
                 wanted.setdefault((setting.step_reward, setting.step_model), []).append(row)
         return wanted
+
+    def _asked(self) -> dict[str, list[int]]:
+        """The rows of slots whose state is kept and whose jumps are to be predicted, by the IGE that does."""
+        asked: dict[str, list[int]] = {}
+        for row, slot in enumerate(self._slots):
+            if slot.work.setting.ige_model and slot.node in slot.work.keep:
+                asked.setdefault(slot.work.setting.ige_model, []).append(row)
+        return asked
+
+    def _evaluate_gains(self, source: str, rows: Sequence[int], prediction: Prediction) -> None:
+        """What the jumps from the states in `rows` gain, in one batch; booked as time, since no network trunk is run."""
+        if not rows:
+            return
+        start = time.perf_counter()
+        levels, settings = [slot.level for slot in self._slots], [slot.work.setting for slot in self._slots]
+        nodes = [self._slots[row].node for row in rows]
+        gains = self._denoiser.gains(source, nodes, self._x_SCHW[: len(self._slots)], prediction, levels, settings, rows)
+        seconds = (time.perf_counter() - start) / len(rows)
+        for row, found in zip(rows, gains, strict=True):
+            self._slots[row].gains += (found,)
+            self._slots[row].seconds += seconds
 
     def _score(self, key: tuple[str, str], rows: Sequence[int], prediction: Prediction) -> None:
         """Step scores of the slots in `rows`, in one batch, and their cost."""

@@ -64,6 +64,7 @@ class Found:
 
     first: the node of the image that was finished first. gallery: images (H, W, 3) uint8 by node, of `best` and `first`.
     scores: recorded step scores by node. pruning: how many nodes were pruned, revived and evicted; empty if none can be.
+    notes: what the user should know of how it went.
     """
 
     best: tuple[Candidate, ...]
@@ -78,6 +79,7 @@ class Found:
     scoring_seconds: float
     scores: Mapping[str, float]
     pruning: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
@@ -96,6 +98,7 @@ class Found:
             scoring_seconds=job.scoring_seconds,
             scores=search.scores,
             pruning=search.pruning,
+            notes=tuple(search.notes),
         )
 
 

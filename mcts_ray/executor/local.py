@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.learning import Learning, drained
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Verdict, Walk, progress
 from mcts_ray.fusion.fuser import Start, start_of
@@ -53,6 +54,7 @@ class _Run:
         self.finished: list[Walked] = []
         self.nfe_before = engine.nfe
         self.step_seconds = 0.0
+        self.learning = Learning()
 
     def loop(self) -> None:
         """Until every search is done."""
@@ -114,6 +116,13 @@ class _Run:
             small = b"" if image is None else thumbnail(image)
             verdict = Verdict([answer.scored for answer in mine], image, small, seconds * len(mine))
             self.session.settle(_walk(unit), verdict, self.scoring.reward.forwards)
+        self.learn()
+
+    def learn(self) -> None:
+        """Have the IGE learn from the searches that let it; they go on with what it has learned."""
+        for folder, transitions in drained(self.jobs).items():
+            if version := self.learning.take(folder, transitions):
+                self.engine.denoiser.install(folder, version)
 
     def retire(self) -> None:
         """Set all clocks; take out searches that are done, and those that would be out of time after one more call."""
@@ -142,4 +151,4 @@ class _Run:
 
 def _walk(unit: Walked) -> Walk:
     """A unit without its tensors."""
-    return Walk(unit.work, unit.cost, unit.error, unit.scores)
+    return Walk(unit.work, unit.cost, unit.error, unit.scores, unit.gains)

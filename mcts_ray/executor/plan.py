@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from mcts_ray.checks import (
     canonical,
@@ -22,6 +23,7 @@ from mcts_ray.diffusion.levels import Levels, ays_levels
 from mcts_ray.diffusion.taps import middle_tap
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
+from mcts_ray.gain.folder import begin_online, find_ige, weights
 from mcts_ray.reward import ImageReward, reward_name
 from mcts_ray.reward.refresh import Refreshed
 from mcts_ray.reward.step import find_step_model
@@ -61,14 +63,31 @@ def resolve(
     if config.scores_in_engine:
         denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
     _fused(model, denoiser, config)
-    return config
+    return with_ige(model, denoiser, config) if config.jump == "ige" else config
+
+
+def with_ige(model: str, denoiser: Denoiser, config: SearchConfig) -> SearchConfig:
+    """The IGE of a configuration checked against the model; its price and its table are filled in."""
+    source = find_ige(model, config.ige_model)
+    if config.ige_online:
+        source = begin_online(source, config.ige_online)
+    ige = denoiser.evaluator(source).config
+    ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps)
+    weights(source, config.ige_version)
+    defaults = {"price": ige.price, "jump_table": ige.table_of(config.jumps)}
+    return config.model_copy(
+        update={"ige_model": source} | {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    )
 
 
 def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchConfig) -> Search:
     """The search of one prompt; `config` must be resolved. The scenes model is given its own grammar's wording."""
-    scored = {}
+    scored: dict[str, Any] = {}
     if config.scores_in_engine:
         scored = {"step_reward": config.step_reward, "step_model": find_step_model(config.step_reward, model, config.step_model)}
+    if config.jump == "ige":
+        scored |= {"ige_model": config.ige_model, "ige_target": config.ige_target, "ige_version": config.ige_version}
+        scored |= {"ige_features": config.ige_online is not None}
     setting = Setting(
         canonical(prompt) if model == "scenes" else prompt,
         config.negative_prompt,

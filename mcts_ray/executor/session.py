@@ -13,19 +13,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mcts_ray.executor.base import Job, Progress
+from mcts_ray.gain.choose import Gains
 from mcts_ray.reward.base import Scored
 from mcts_ray.search.base import Cost, Outcome, Work
 
 
 @dataclass(frozen=True)
 class Walk:
-    """A unit that a denoiser is done with, without its tensors: what it has spent, why it failed if it did, and the step scores
-    that were made beside the denoiser, by node."""
+    """A unit that a denoiser is done with, without its tensors: what it has spent, why it failed if it did, and what was made beside
+    the denoiser: step scores by node, and what jumps gain."""
 
     work: Work
     cost: Cost
     error: str | None = None
     scores: tuple[tuple[str, float | None], ...] = ()
+    gains: tuple[Gains, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,8 @@ class Session:
         decoded = [edge.node for edge in work.edges if edge.node in work.scored and work.setting.score_decodes]
         scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
-        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, walk.error or verdict.error or final.error)
+        error = walk.error or verdict.error or final.error
+        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, gains=walk.gains)
         outcome = replace(outcome, fallback=self._fallbacks.pop((work.search, work.id), None))
         self.jobs[work.search].scoring_seconds += verdict.seconds
         self._tell(work, outcome, verdict.image, verdict.thumbnail)

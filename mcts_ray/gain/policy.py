@@ -3,6 +3,7 @@
     constant   the same k everywhere
     table      a k for every level, for example the best ones found offline
     ays        from any level to the next of the ten Align Your Steps levels (arXiv 2404.14507)
+    ige        chosen at each state (`mcts_ray.gain.choose`); here is what it falls back to, its table
 
 The last jump is cut to end at level 0.
 """
@@ -64,7 +65,7 @@ class Anchors:
 
 def make_policy(config: SearchConfig, ays_levels: Callable[[], Sequence[int]]) -> JumpPolicy:
     """The policy of a configuration; `ays_levels` tells the model's levels nearest to the AYS time steps."""
-    if config.jump == "table":
+    if config.jump_table:
         return Table(config.jump_table)
     if config.jump == "ays":
         return Anchors(tuple(ays_levels()))

@@ -141,6 +141,7 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "ledger": result.ledger.to_dict(),
         "tree": tree_summary(result.tree["nodes"]),
         **({"pruning": dict(result.pruning)} if result.pruning else {}),
+        **({"notes": list(result.notes)} if result.notes else {}),
     }
 
 

@@ -59,6 +59,7 @@ def result_text(result: SearchResult) -> str:
         lines.append(found)
     rate = f", {ledger.nfe / ledger.seconds:.0f} NFE/s" if ledger.seconds > 0 else ""
     lines.append(f"  {ledger.nfe} NFE in {ledger.seconds:.1f} s{rate}")
+    lines += [f"  {note}" for note in result.notes]
     if result.run_dir:
         lines += [f"  {path}" for path in image_paths(result.run_dir, result)]
     return "\n".join(lines)

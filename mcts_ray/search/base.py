@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
+from mcts_ray.gain.choose import Gains, Transition
+
 if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
     from mcts_ray.gain.policy import JumpPolicy
@@ -27,6 +29,8 @@ class Setting:
     state, "x0" (its predicted image, decoded and rewarded), "lrm" or "value" (the state itself, by the network in `step_model`).
     `tap` names the features that kept states carry, and `fuse_model` the folder of the network that maps fused ones back; both None
     where no mode of fusion needs them.
+    `ige_model`: folder of the IGE that predicts, beside the call at every kept state, what jumps from it gain, on the target
+    `ige_target`, by its version `ige_version` (None: the newest); `ige_features`: with what it has read.
     """
 
     prompt: str
@@ -41,6 +45,10 @@ class Setting:
     step_model: str | None = None
     tap: str | None = None
     fuse_model: str | None = None
+    ige_model: str | None = None
+    ige_target: str = "value"
+    ige_version: int | None = None
+    ige_features: bool = False
 
     @property
     def score_decodes(self) -> int:
@@ -82,6 +90,7 @@ class Work:
     `keep` names the nodes whose (x0, eps) stay in the store, so that later units may start from them; `scored` those
     that get a step score, as `setting.step_reward` says. With `fuse` the first edge's noise is not drawn
     from its node id but fused from its siblings', or its whole state is (`action` is then "fuse").
+    `version`: of the IGE that chose the first jump.
     """
 
     id: str
@@ -94,6 +103,7 @@ class Work:
     epoch: int = 0
     scored: tuple[str, ...] = ()
     fuse: Fuse | None = None
+    version: int | None = None
 
     @property
     def nfe(self) -> int:
@@ -134,6 +144,7 @@ class Outcome:
 
     `refused`: why its particles could not be fused, which ended the unit before it cost anything; that is no error.
     `fallback`: why they were fused by innovation instead of as asked.
+    `gains`: what is predicted of jumps from its kept nodes, if `setting.ige_model` is set.
     """
 
     work: str
@@ -145,6 +156,7 @@ class Outcome:
     error: str | None = None
     refused: str | None = None
     fallback: str | None = None
+    gains: tuple[Gains, ...] = ()
 
 
 @dataclass
@@ -298,6 +310,15 @@ class Search(ABC):
 
     def released(self) -> list[str]:
         """Nodes whose kept states are needed no more, each named once."""
+        return []
+
+    def transitions(self) -> list[Transition]:
+        """What a trainer of the IGE may learn from since this was last asked."""
+        return []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the search went, in sentences."""
         return []
 
     def tick(self, seconds: float) -> None:

@@ -7,8 +7,9 @@ as they went out (for the reader, and to notice a search that is not the same) a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from mcts_ray.gain.choose import gains_of
 from mcts_ray.search.base import Cost, Outcome, Search, Work
 
 
@@ -21,6 +22,8 @@ def asked(work: Work) -> dict:
         record["fuse"] = {"mode": work.fuse.mode, "particles": list(work.fuse.particles), "weights": list(work.fuse.weights)}
         if work.fuse.draw:
             record["fuse"]["draw"] = work.fuse.draw
+    if work.version is not None:
+        record["version"] = work.version
     return record
 
 
@@ -31,7 +34,11 @@ def reissued(work: Work) -> dict:
 
 def told(outcome: Outcome, seconds: float) -> dict:
     """The record of one outcome coming back, `seconds` after the first ask."""
-    return {"type": "tell", "seconds": seconds, **asdict(outcome)}
+    record = {"type": "tell", "seconds": seconds, **asdict(replace(outcome, gains=()))}
+    del record["gains"]
+    if outcome.gains:  # without the features, which only a trainer reads
+        record["gains"] = [{"node": g.node, "version": g.version, "jumps": [asdict(jump) for jump in g.jumps]} for g in outcome.gains]
+    return record
 
 
 def halted(costs: Iterable[Cost], seconds: float) -> dict:
@@ -44,6 +51,7 @@ def outcome_of(record: dict) -> Outcome:
     fields = {name: value for name, value in record.items() if name not in ("type", "seconds")}
     fields["cost"] = Cost(**fields["cost"])
     fields["scores"] = tuple((node, score) for node, score in fields["scores"])
+    fields["gains"] = tuple(gains_of(gains) for gains in fields.get("gains", ()))
     return Outcome(**fields)
 
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from mcts_ray.gain.choose import Chooser, Transition
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
 from mcts_ray.tree.weights import STATES, Refusal
-from mcts_ray.search.base import Edge, Fuse, Outcome, Setting, Work
+from mcts_ray.search.base import Cost, Edge, Fuse, Outcome, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.trees import TreeSearch
@@ -40,7 +41,8 @@ class MCTS(TreeSearch):
     beta: exploration, in standard deviations of the returns. scored: ask for the step score of every state that may be
     branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
     values have chosen (one is always allowed). fusing: how siblings are fused, pruning: when
-    subtrees are given up; None: not at all.
+    subtrees are given up; None: not at all. chooser: chooses the jump of a new child by what is predicted of its parent's state;
+    roll-outs, and all else without it, go by the policy.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class MCTS(TreeSearch):
         calibration: Calibration | None = None,
         fusing: Fusing | None = None,
         pruning: Pruning | None = None,
+        chooser: Chooser | None = None,
         max_decodes: int | None = None,
         max_seconds: float | None = None,
     ) -> None:
@@ -79,9 +82,11 @@ class MCTS(TreeSearch):
         self._pruner = Pruner(self.tree, pruning, budget) if pruning else None
         if self._pruner:
             self.pruning = self._pruner.counts
-        self._plans: dict[int | None, tuple[State, ...]] = {}
+        self.chooser = chooser
+        self._plans: dict[tuple[int, int] | None, tuple[State, ...]] = {}
         trajectory = _nfe(self._plan(self.tree.root))
         self.seeds = seeds or max(1, budget // (2 * trajectory))
+        self._rollouts: dict[str, list[State]] = {}  # of the units out, below their new child
         self._fusions = Fusions(fusing) if fusing else None
         self._begun: Offer | None = None  # a fusion some of whose children are still to be made
         self._keeps = fusing is not None and fusing.mode in STATES
@@ -90,6 +95,9 @@ class MCTS(TreeSearch):
     def from_config(
         cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
     ) -> MCTS:
+        chooser = None
+        if config.jump == "ige":
+            chooser = Chooser(policy, config.ige_choice, config.price or 0.0, config.ige_top, config.jumps)
         return cls(
             id,
             setting,
@@ -105,7 +113,8 @@ class MCTS(TreeSearch):
             share=config.in_flight_share,
             scored=config.step_reward != "none",
             fusing=_fusing(config),
-            pruning=_pruning(config),
+            pruning=_pruning(config, chooser),
+            chooser=chooser,
             max_decodes=config.max_decodes,
             max_seconds=config.max_seconds,
         )
@@ -164,7 +173,7 @@ class MCTS(TreeSearch):
             id, action = seed_id(self.seed, parent.draws), "seed"
         else:
             id, action = jump_id(parent.id, plan[0].k, parent.draws), "jump"
-        states = tuple(_named(plan, id))
+        states = _named(plan, id)
         edges = tuple(Edge(state.id, state.level, state.phi) for state in states)
         scored = tuple(state.id for state in states if state.open)
         particle = self._keeps and not offer and states[0].level > 0 and (states[0].phi > 0 or not states[0].k)
@@ -174,14 +183,37 @@ class MCTS(TreeSearch):
         if offer:
             self._fusions.dispatch(offer, child)
             self._begun = self._fusions.following(offer)
-        return Work(name, self.id, self.setting, start, action, edges, keep, scored=scored if self.scored else (), fuse=fuse)
+        self._rollouts[name] = states[1:]
+        version = self._chosen_by(parent) if start else None
+        asked = scored if self.scored else ()
+        return Work(name, self.id, self.setting, start, action, edges, keep, scored=asked, fuse=fuse, version=version)
+
+    def _chosen_by(self, parent: Node) -> int | None:
+        """The version of the IGE that has chosen the jump of a new child of `parent`; it is noted where there was none."""
+        version = self.chooser.version(parent.id) if self.chooser else None
+        if self.chooser and version is None:
+            self.chooser.silent[parent.level] += 1
+        return version
+
+    def _k(self, parent: Node) -> int:
+        """The jump of the next child of `parent`."""
+        if self.chooser is None:
+            return self.policy.k(parent.level)
+
+        def worth(k: int) -> bool:
+            return _nfe(self._plan_of(parent, k)) <= self.nfe_left and not (self._pruning and self._pruning.hopeless(parent, k))
+
+        return self.chooser.k(parent.id, parent.level, parent.draws - 1, worth)  # child 0 is that of the node's own roll-out
 
     def _plan(self, parent: Node) -> tuple[State, ...]:
         """The states, still without ids, of a simulation that starts with a new child of `parent`."""
-        seed = parent is self.tree.root
-        key = None if seed else parent.level
+        return self._plan_of(parent, 0 if parent is self.tree.root else self._k(parent))
+
+    def _plan_of(self, parent: Node, k: int) -> tuple[State, ...]:
+        """The same, for the child by a jump of k; 0: a seed."""
+        seed = k == 0
+        key = None if seed else (parent.level, k)
         if key not in self._plans:
-            k = 0 if seed else self.policy.k(parent.level)
             levels = self._rollout(parent.level - k)
             phi = 0.0 if seed else self.branching.angle(parent.level)
             head = State("", levels[0], k, phi, self._opens(parent.level, levels[0]))
@@ -191,7 +223,8 @@ class MCTS(TreeSearch):
 
     def _opens(self, above: int, level: int) -> bool:
         """Whether a state may be branched: not if the next jump ends at level 0, where noise changes nothing, or is hopeless."""
-        if not self.branching.opens(above, level) or self.policy.k(level) == level:
+        ends = level == 1 if self.chooser else self.policy.k(level) == level
+        if ends or not self.branching.opens(above, level):
             return False
         return not (self._pruning and self._pruning.hopeless(level, self.policy.k(level)))
 
@@ -205,24 +238,47 @@ class MCTS(TreeSearch):
     # tell ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
-        child = self._returned(work)
+        child, rollout = self._returned(work), self._rollouts.pop(work.id)
         if outcome.error is not None or outcome.refused is not None:
             self._give_up(child, refused=outcome.error is None)
             return
-        rollout = _named(self._plan(child.parent), child.id)[1:]
         scores = [(id, score) for id, score in outcome.scores if score is not None]
         leaf = self.tree.complete(child, rollout, outcome.reward, scores)
         self._families.add(leaf)
+        if self.chooser:
+            self._take(outcome, child, rollout)
         if self._fusions:
             self._learn(child, outcome.reward)
         if self._pruner:
             self._pruner.update(leaf, self.ledger.nfe)
 
+    def _take(self, outcome: Outcome, child: Node, rollout: Iterable[State]) -> None:
+        """What is predicted of the new states, what they have cost, and, for a trainer, what the jumps were worth."""
+        for gains in outcome.gains:
+            self.chooser.learn(gains)
+        self.chooser.calls.learn([child.level, *(state.level for state in rollout)])
+        if not child.particles and child.k:
+            self.chooser.returned(child.parent.id, child.parent.level, child.k, child.phi, outcome.reward)
+
     def released(self) -> list[str]:
         ids: list[str] = []
         if self._pruner:
             ids, self._pruner.released = self._pruner.released, []
+        if self.chooser:
+            self.chooser.forget(ids)
         return ids
+
+    def transitions(self) -> list[Transition]:
+        return self.chooser.transitions() if self.chooser else []
+
+    @property
+    def notes(self) -> list[str]:
+        """Where the IGE had nothing to say."""
+        silent = self.chooser.silent if self.chooser else {}
+        if not silent:
+            return []
+        levels = ", ".join(map(str, sorted(silent, reverse=True)))
+        return [f"the IGE has no data at level {levels}; {sum(silent.values())} jumps from there went by the table"]
 
     def _give_up(self, child: Node, refused: bool) -> None:
         """Take back a child that was lost, or that could not be fused."""
@@ -244,6 +300,10 @@ class MCTS(TreeSearch):
         if isinstance(found, Refusal):
             self.refusals[found.value] += 1
 
+    def halt(self, costs: Iterable[Cost] = ()) -> None:
+        super().halt(costs)
+        self._rollouts.clear()
+
 
 def _named(plan: Iterable[State], id: str) -> list[State]:
     """The states of a plan with their ids: the first is `id`, each later one a deterministic jump from the one before."""
@@ -261,11 +321,12 @@ def _fusing(config: SearchConfig) -> Fusing | None:
     return Fusing(config.fuse, *rules, config.fused_children if config.fuse == "ensemble" else 1)
 
 
-def _pruning(config: SearchConfig) -> Pruning | None:
+def _pruning(config: SearchConfig, chooser: Chooser | None) -> Pruning | None:
     if not config.prune:
         return None
     table = config.prune_gains
-    return Pruning(config.prune, table and (lambda level, k: table[level - 1]))
+    node_gain = chooser and (lambda node, k: chooser.margin(node.id, node.level, k))
+    return Pruning(config.prune, table and (lambda level, k: table[level - 1]), node_gain=node_gain)
 
 
 def _nfe(plan: Iterable[State]) -> int:

@@ -3,7 +3,8 @@
     statistical   a child is dropped if mean + z sd < max over its siblings of (mean - z sd), both with enough returns;
                   mean = (n0 prior + sum R) / (n0 + n), sd = sigma_w / sqrt(n0 + n)
     stages        when shares of the budget are spent, the better half of the seeds' subtrees stays (by mean, rounded up)
-    gain          a node is never widened if the gain predicted for a jump from it is not above 0 (`hopeless`)
+    gain          a node is never widened if the gain predicted for a jump from its level is not above 0; of the jumps from a node
+                  those are left out that are predicted to gain nothing over another one (`hopeless`)
 
 A pruned node keeps its statistics, counts in all values and means, and is revived once all of its siblings' means are below its
 own; not if it was fused with them. One that has stayed pruned for a share of the budget is given up: the states of its subtree
@@ -21,6 +22,7 @@ from mcts_ray.tree.tree import Tree
 
 RULES = ("statistical", "stages", "gain")
 Gain = Callable[[int, int], "float | None"]  # (parent's level, k) -> predicted gain of the jump; None: no opinion
+NodeGain = Callable[[Node, int], "float | None"]  # (parent, k) -> the same for a jump from this very state
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class Pruning:
     least: int = 4
     halvings: tuple[float, ...] = (0.5, 0.75)
     cold: float = 1 / 8
+    node_gain: NodeGain | None = None
 
-    def hopeless(self, level: int, k: int) -> bool:
-        """Whether children by a jump of k from this level are not worth their evaluation."""
-        gain = self.gain(level, k) if self.gain and "gain" in self.rules else None
+    def hopeless(self, at: int | Node, k: int) -> bool:
+        """Whether children by a jump of k from this level, or from this node, are not worth their evaluation."""
+        predict = self.node_gain if isinstance(at, Node) else self.gain
+        gain = predict(at, k) if predict and "gain" in self.rules else None
         return gain is not None and gain <= 0
 
 

@@ -17,6 +17,7 @@ from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.executor.in_process import InProcess
 from mcts_ray.executor.plan import build
 from mcts_ray.search.journal import replay
+from tests.gain.conftest import scale, trained, transitions  # noqa: F401  (fixtures: an IGE for the tiny pipeline)
 
 CONFIG = SearchConfig(algorithm="mcts", levels=8, budget=80, guidance=2.0, images=3, seeds=4, reward="jpeg")
 FUSING = CONFIG.model_copy(update={"fuse": "signed", "seeds": 7, "budget": 120, "fuse_after": 6})
@@ -271,3 +272,25 @@ def _alive(pid):
 
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def by_ige(folder, **fields):
+    return CONFIG.model_copy(update={"jump": "ige", "ige_model": str(folder), "ige_choice": "sample", "in_flight": 4} | fields)
+
+
+def test_jumps_chosen_by_an_ige_give_the_local_tree(local, one, trained, tmp_path):  # noqa: F811
+    config = by_ige(trained)
+    here, there = local(PROMPTS[0], config), one(PROMPTS[0], config, out=tmp_path / "run")
+    assert there.tree == here.tree and there.config.jump_table == here.config.jump_table
+    asks = map(json.loads, (tmp_path / "run" / "journal.jsonl").read_text().splitlines())
+    assert any(record.get("version") == 0 for record in asks)
+
+
+@pytest.mark.slow
+def test_the_ige_learns_in_the_background(one, trained, tmp_path):  # noqa: F811
+    online = by_ige(trained, ige_choice="top-m", ige_online=str(tmp_path / "online"), budget=400, seeds=3)
+    for _ in range(4):  # the trainer works in the background; what is left over is learned from in the next search
+        one(PROMPTS[0], online)
+        if (tmp_path / "online" / "online.jsonl").exists():
+            break
+    assert (tmp_path / "online" / "online.jsonl").read_text()

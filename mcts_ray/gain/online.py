@@ -1,0 +1,177 @@
+"""Learning while searches run: a bounded buffer of transitions, fine-tuning, and versions that are only kept if they are not worse.
+
+A transition is a pair of children of one state that differ in the jump alone, with the difference of their rewards; it trains the target
+`value` (`mcts_ray.gain.learn.pair_loss`), while predictions of the other targets are held where they were. A new version is judged on the
+held-out transitions of the offline data, which nothing is ever trained on and to which nothing is added: one of higher loss is rolled back.
+Every attempt is a line of online.jsonl. A folder is written by one trainer at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from mcts_ray.gain.choose import Transition
+from mcts_ray.gain.evaluator import make_network, noise_of, save_weights
+from mcts_ray.gain.folder import Config, folder_of, weights
+from mcts_ray.gain.learn import Examples, losses, pair_loss
+
+CAPACITY = 4096  # transitions in a buffer
+LEAST = 1.0  # weight of staying where the other targets were
+BUFFER = "buffer.safetensors"
+LOG = "online.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """Weights, fp16, by their number."""
+
+    number: int
+    state: dict[str, np.ndarray]
+
+
+class ReplayBuffer:
+    """The newest transitions, at most `capacity`; `total`: how many have ever come in."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._rows: deque[Transition] = deque(maxlen=capacity)
+        self.total = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, transitions: Iterable[Transition]) -> None:
+        """Append; the oldest make room."""
+        for transition in transitions:
+            self._rows.append(transition)
+            self.total += 1
+
+    def sample(self, rng: np.random.Generator, count: int) -> list[Transition]:
+        """So many, drawn with replacement."""
+        return [self._rows[int(row)] for row in rng.integers(0, len(self._rows), count)]
+
+    def save(self, file: Path) -> None:
+        """Written whole, replaced at once."""
+        rows = list(self._rows)
+        if not rows:
+            return
+        partial = file.with_suffix(".partial")
+        numbers = {name: np.array([getattr(row, name) for row in rows]) for name in ("level", "k", "other", "difference")}
+        save_file({"features": np.stack([np.frombuffer(row.features, np.float16) for row in rows]), **numbers}, partial)
+        partial.replace(file)
+
+    def load(self, file: Path) -> None:
+        """What has been saved, if anything has."""
+        if file.is_file():
+            found = load_file(file)
+            columns = (found[name].tolist() for name in ("level", "k", "other", "difference"))
+            self.add(Transition(row.tobytes(), *rest) for row, *rest in zip(found["features"], *columns))
+
+
+class OnlineTrainer:
+    """Fine-tunes the newest version of the IGE in a folder (`mcts_ray.gain.folder.begin_online`) on what searches bring.
+
+    every: transitions that must have come before another version is tried. steps, batch, lr: of an attempt. ValueError for a folder without
+    held-out transitions.
+    """
+
+    def __init__(
+        self, source: str, *, capacity: int = CAPACITY, every: int = 64, steps: int = 40, batch: int = 64, lr: float = 1e-4, seed: int = 0
+    ) -> None:
+        self.folder, self.every, self.steps, self.batch, self.lr, self.seed = folder_of(source), every, steps, batch, lr, seed
+        self.config = Config.read(source)
+        self.held_out = _held_out(self.folder)
+        self.version, file = weights(source)
+        self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
+        self.attempts = max([self.version, *(line["version"] for line in self._log())])
+        self.buffer = ReplayBuffer(capacity)
+        self.buffer.load(self.folder / BUFFER)
+        self._seen = self.buffer.total
+        self.loss = self._judge(self._state)
+
+    def add(self, transitions: Iterable[Transition]) -> None:
+        """Take transitions of running searches; those of jumps that the IGE does not know are left out."""
+        self.buffer.add(one for one in transitions if {one.k, one.other} <= set(self.config.jumps))
+
+    @property
+    def due(self) -> bool:
+        """Whether enough has come for another attempt."""
+        return self.buffer.total - self._seen >= self.every
+
+    def learn(self) -> Version | None:
+        """Fine-tune, judge, and keep or roll back; the new version if it is kept."""
+        self._seen = self.buffer.total
+        self.attempts += 1
+        self.buffer.save(self.folder / BUFFER)
+        state = {name: value.half().float() for name, value in self._tuned().items()}  # as it will be read
+        loss = self._judge(state)
+        kept = loss <= self.loss
+        self._write({"version": self.attempts, "kept": kept, "held_out": loss, "before": self.loss, "transitions": self.buffer.total})
+        if not kept:
+            return None
+        self._state, self.loss, self.version = state, loss, self.attempts
+        network = make_network(self.config)
+        network.load_state_dict(state)
+        (self.folder / "versions").mkdir(exist_ok=True)
+        save_weights(network, self.folder / "versions" / f"{self.version:05d}.safetensors")
+        return Version(self.version, {name: value.half().numpy() for name, value in state.items()})
+
+    def _tuned(self) -> dict[str, torch.Tensor]:
+        """The newest weights after `steps` steps on the buffer."""
+        network, before = make_network(self.config), make_network(self.config)
+        for one in (network, before):
+            one.load_state_dict(self._state)
+            one.eval()  # no dropout: few steps, and targets to stay at
+        optimiser = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.0)
+        rng = np.random.default_rng([self.seed, self.attempts])
+        for _ in range(self.steps):
+            rows = self.buffer.sample(rng, self.batch)
+            features = torch.from_numpy(np.stack([np.frombuffer(row.features, np.float16) for row in rows]))
+            levels, pairs = [row.level for row in rows], [(row.k, row.other) for row in rows]
+            difference = torch.tensor([row.difference for row in rows], dtype=torch.float32)
+            loss = pair_loss(network, self.config, features, levels, pairs, difference) + LEAST * self._drift(network, before, features, levels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+        return network.state_dict()
+
+    def _drift(self, network, before, features_BF: torch.Tensor, levels: list[int]) -> torch.Tensor:
+        """Mean squared change of the predicted means of the other targets."""
+        others = [m for m, name in enumerate(self.config.targets) if name != "value"]
+        if not others:
+            return torch.zeros(())
+        noise = noise_of(self.config.log_snr, self.config.jumps, levels)
+        with torch.no_grad():
+            there = before(features_BF.float(), *noise)[0][..., others]
+        return (network(features_BF.float(), *noise)[0][..., others] - there).square().mean()
+
+    @torch.no_grad()
+    def _judge(self, state: dict[str, torch.Tensor]) -> float:
+        """Negative log likelihood of the held-out values."""
+        network = make_network(self.config)
+        network.load_state_dict(state)
+        return float(losses(network.eval(), self.config, self.held_out, beta=0.0)["value"])
+
+    def _log(self) -> list[dict]:
+        file = self.folder / LOG
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+    def _write(self, line: dict) -> None:
+        with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _held_out(folder: Path) -> Examples:
+    file = folder / "held_out.safetensors"
+    if not file.is_file():
+        raise ValueError(f"ige_model {folder} has no held_out.safetensors by which later versions could be judged; train it again")
+    found = load_file(file)
+    return Examples(torch.from_numpy(found["features"]), found["level"], {"value": torch.from_numpy(found["value"]).float()})

@@ -1,0 +1,228 @@
+"""Training of an IGE on recorded transitions, all of its targets at once, with held-out prompts and early stopping.
+
+Writes config.json, model.safetensors, metrics.json, held_out.safetensors (by which online versions are judged) and table.json, the best
+jump of each level by the same data, in the form of a search configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from mcts_ray.gain import targets as target_rules
+from mcts_ray.gain.data import Recorded
+from mcts_ray.gain.evaluator import make_network, save_weights
+from mcts_ray.gain.folder import TARGETS, Config
+from mcts_ray.gain.learn import Examples, losses
+from mcts_ray.gain.measure import chosen, fixed_places, net_value, predictions, quality
+from mcts_ray.gain.network import GainNetwork
+from mcts_ray.scenes.train.loop import Progress, Recipe, fit, save
+
+RECIPE = Recipe("ige", steps=4000, batch=128, lr=1e-3, warmup=100, weight_decay=0.05, ema=0.995, checkpoint_every=200)  # batch: states
+PATIENCE = 5  # checkpoints without a better one after which training ends
+HELD = 512  # held-out states that are kept for online learning
+LEAST = 1e-6  # scale of a target
+
+
+def run(
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    device: str = "auto",
+    threads: int | None = None,
+    report: Callable[[Progress], None] | None = None,
+    recipe: Recipe = RECIPE,
+    width: int = 128,
+    targets: Sequence[str] = TARGETS,
+    price: float | None = None,
+) -> Path:
+    """Train an IGE for `model` on the transitions in `data`; returns `out`.
+
+    A tenth of the prompts is held out; the weights (moving averages) of the checkpoint of least loss there are kept, and training ends
+    when `PATIENCE` checkpoints in a row were not better. price: reward per call for which the table is made, None: the slope of
+    best-of-n in the data. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run on other data.
+    """
+    from mcts_ray.diffusion.device import resolve_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    known = Recorded(data)
+    _check(known, model, targets)
+    kept, held = known.split()
+    recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
+    config, examples = prepare(known, kept, tuple(targets), width, price)
+    _check_same_run(out, {"data": known.key, "targets": list(targets), "width": width, "price": config.price}, resume)
+    torch.manual_seed(seed)
+    network = make_network(config)
+    _set_units(network, config, examples.take(kept))
+    network.to(resolve_device(device))
+    watch = Watch(network, config, examples.take(held), out, resume)
+
+    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        found = losses(network, config, examples.take(rng.choice(kept, recipe.batch)))
+        return sum(found.values()), {name: loss.item() for name, loss in found.items()}
+
+    if not watch.over:  # an earlier run may have ended early
+        fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
+    return _export(known, network, config, examples, kept, held, watch, recipe, out)
+
+
+def prepare(known: Recorded, kept: np.ndarray, targets: tuple[str, ...], width: int, price: float | None) -> tuple[Config, Examples]:
+    """The config of an IGE for these data, and all of them as examples; calibration, units, worth and table are those of `kept`."""
+    manifest, data = known.manifest, known.transitions
+    jumps = tuple(manifest["scale"]["jumps"])
+    learned = data.take(kept)
+    calibration = target_rules.calibrate(learned, jumps)
+    made = {name: target_rules.make(name, data, jumps, calibration) for name in targets}
+    price = target_rules.price_of_a_call(learned, manifest["levels"]) if price is None else price
+    facts = {name: manifest[name] for name in ("guidance", "seed", "step_reward", "step_model", "scale")}
+    facts |= {"prompts": len(np.unique(data.prompt)), "states": len(data), "nfe": sum(shard["nfe"] for shard in manifest["shards"]), "key": known.key}
+    config = Config(
+        model=manifest["model"], reward=manifest["reward"], reader=manifest["reader"], features=manifest["features"],
+        levels=manifest["levels"], grid=manifest["grid"], log_snr=tuple(manifest["log_snr"]), jumps=jumps, targets=targets,
+        units={name: _units(made[name][kept], jumps, name) for name in targets},
+        worth={name: target_rules.worth(name, learned, jumps, calibration) for name in targets},
+        counts=_counts(learned, len(jumps)), table=target_rules.best_jumps(learned, jumps, manifest["levels"], price), price=price,
+        generator=tuple(manifest["generator"]), width=width, data=facts,
+    )  # fmt: skip
+    return config, Examples(torch.from_numpy(known.features), data.level, {name: torch.from_numpy(value).float() for name, value in made.items()})
+
+
+class Watch:
+    """Looks at the moving average of the weights at every checkpoint, keeps the best on disk, and says when to end."""
+
+    def __init__(self, network: GainNetwork, config: Config, held: Examples, out: Path, resume: bool) -> None:
+        self._network, self._config, self._held, self._file = network, config, held, out / "best.pt"
+        self._found: dict[str, float] = {}
+        self._saved = {"checkpoints": [], "step": None, "loss": None, "state": None}
+        if resume and self._file.exists():
+            self._saved = torch.load(self._file, map_location="cpu", weights_only=True)
+
+    @property
+    def over(self) -> bool:
+        """Whether the last `PATIENCE` checkpoints were not better than one before."""
+        best = self._saved["step"]
+        return best is not None and sum(step > best for step in self._saved["checkpoints"]) >= PATIENCE
+
+    @property
+    def best(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """The step of the best checkpoint, and its weights."""
+        return self._saved["step"], self._saved["state"]
+
+    def __call__(self, step: int, state: dict[str, torch.Tensor]) -> bool:
+        """Look at the averaged weights after `step` steps; True if training is to end."""
+        self._saved["checkpoints"] = [known for known in self._saved["checkpoints"] if known < step] + [step]
+        loss = self._measure(state)
+        self._found = {"held_out": loss}
+        if self._saved["step"] is None or self._saved["step"] >= step or loss < self._saved["loss"]:
+            self._saved |= {"step": step, "loss": loss, "state": {name: value.cpu().clone() for name, value in state.items()}}
+        save(self._file, self._saved)
+        return self.over
+
+    @torch.no_grad()
+    def _measure(self, state: dict[str, torch.Tensor]) -> float:
+        """The mean likelihood of the targets with other weights; the network's own come back."""
+        own = {name: value.clone() for name, value in self._network.state_dict().items()}
+        self._network.load_state_dict(state)
+        self._network.eval()
+        found = losses(self._network, self._config, self._held, beta=0.0)
+        self._network.load_state_dict(own)
+        self._network.train()
+        return float(sum(found.values())) / max(1, len(found))
+
+    def telling(self, report: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
+        """`report` with what was found last beside the metrics of the batch."""
+        return report and (lambda progress: report(replace(progress, metrics=progress.metrics | self._found)))
+
+
+def _export(known, network, config, examples, kept, held, watch: Watch, recipe: Recipe, out: Path) -> Path:
+    """Write the best weights, rounded as they will be read, and what they are worth on all held-out prompts."""
+    step, state = watch.best
+    network.load_state_dict({name: value.half().float() for name, value in state.items()})
+    network.eval()
+    save_weights(network, out / "model.safetensors")
+    config.write(out)
+    search = {"jump": "table", "levels": config.levels, "grid": config.grid, "jumps": list(config.jumps), "jump_table": list(config.table)}
+    (out / "table.json").write_text(json.dumps(search, indent=1) + "\n", encoding="utf-8")
+    _keep_held_out(known, config, examples, held, out)
+    record = {"model": config.model, "reward": config.reward, "data": dict(config.data), "recipe": asdict(recipe), "best_step": step}
+    record |= {"parameters": sum(value.numel() for value in network.parameters()), "torch": torch.__version__}
+    record |= {"worth": dict(config.worth), "price": config.price, "table": list(config.table)}
+    record |= {"train_states": len(kept), "held_out_states": len(held), **_held_out(known, network, config, examples, held)}
+    (out / "metrics.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return out
+
+
+def _held_out(known: Recorded, network: GainNetwork, config: Config, examples: Examples, held: np.ndarray) -> dict:
+    """Prediction on held-out prompts, and the mean net value over k = 1 of the jumps that each rule chooses there."""
+    mine, data = examples.take(held), known.transitions.take(held)
+    mean_NKM = predictions(network, config, mine)
+    net_NKJ = net_value(data.reward, data.level, config, config.price)
+    rules = {f"ige {name}": chosen(mean_NKM, config, data.level, name, config.price) for name in config.targets}
+    rules["table"] = fixed_places(config.jumps, data.level, [config.table[level - 1] for level in data.level])
+    rules |= {f"k={k}": fixed_places(config.jumps, data.level, [k] * len(held)) for k in config.jumps}
+    rows = np.arange(len(held))
+    net = {}
+    for name, places_N in rules.items():
+        values = net_NKJ[rows, places_N]
+        values = values[np.isfinite(values)]
+        net[name] = {"net": float(values.mean()) if len(values) else None, "k": float(np.mean([config.jumps[place] for place in places_N]))}
+    return {"prediction": quality(mean_NKM, config, mine), "net_value": net}
+
+
+def _keep_held_out(known: Recorded, config: Config, examples: Examples, held: np.ndarray, out: Path) -> None:
+    rows = held[np.random.default_rng(0).permutation(len(held))[:HELD]]
+    if "value" in config.targets:
+        value = examples.targets["value"].numpy()[rows]
+        save_file({"features": known.features[rows], "level": examples.level[rows], "value": value}, out / "held_out.safetensors")
+
+
+def _units(value_NKJ: np.ndarray, jumps: Sequence[int], name: str) -> tuple[float, float]:
+    """Center and scale of a target over the jumps at which it moves; `value` keeps its 0, so that pairs of jumps can be compared."""
+    moving = [place for place, k in enumerate(jumps) if not (k == 1 and name in ("value", "jump_error"))]
+    found = value_NKJ[:, moving][np.isfinite(value_NKJ[:, moving])]
+    if not len(found):
+        return 0.0, 1.0
+    center = 0.0 if name == "value" else float(found.mean())
+    return center, max(LEAST, float(found.std()))
+
+
+def _set_units(network: GainNetwork, config: Config, examples: Examples) -> None:
+    features = examples.features.float()
+    network.center.copy_(features.mean(0))
+    network.spread.copy_(features.std(0).clamp(min=1e-3))
+    network.zero.copy_(torch.tensor([-config.units[name][0] / config.units[name][1] for name in config.targets]))
+
+
+def _counts(data: target_rules.Transitions, jumps: int) -> dict[int, tuple[int, ...]]:
+    """States by level, for each jump those of which a child was completed."""
+    made_NK = np.isfinite(data.reward).any(2)
+    return {int(level): tuple(int(made_NK[data.level == level, place].sum()) for place in range(jumps)) for level in np.unique(data.level)}
+
+
+def _check(known: Recorded, model: str, targets: Sequence[str]) -> None:
+    if known.manifest["model"] != model:
+        raise ValueError(f"the transitions in {known.folder} are those of {known.manifest['model']}, not of {model}")
+    unknown = [name for name in targets if name not in TARGETS]
+    if unknown or not targets:
+        raise ValueError(f"unknown target {unknown[0] if unknown else ''!r}; choose some of {', '.join(TARGETS)}")
+
+
+def _check_same_run(out: Path, notes: dict, resume: bool) -> None:
+    """ValueError if `out` holds a run on other data or of another shape, which is to be gone on with."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "run.json"
+    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
+        what = ", ".join(name for name in notes if before.get(name) != notes[name])
+        raise ValueError(f"{out} holds a run with other {what}; train into another folder with --out, or start over with --no-resume")
+    file.write_text(json.dumps(notes, indent=1) + "\n")
