@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
     from mcts_ray.search import Candidate, Ledger
     from mcts_ray.searcher import Searcher
+    from mcts_ray.service.client import AsyncClient, Client
 
 _HOME = {
+    "AsyncClient": "service.client",
     "Candidate": "search",
+    "Client": "service.client",
     "Ledger": "search",
     "Progress": "executor",
     "SearchConfig": "config",
@@ -27,7 +30,9 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Candidate",
+    "Client",
     "Ledger",
     "Progress",
     "SearchConfig",

@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 import mcts_ray
+from mcts_ray.service import commands as service
 
 UsageError = typer.BadParameter.__base__
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that reaches it
@@ -19,6 +20,7 @@ INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that reaches it
 app = typer.Typer(name="mcts-ray", add_completion=False, help="Inference-time search for text-to-image diffusion models.")
 train = typer.Typer(help="Train the networks that are shipped with mcts-ray.")
 app.add_typer(train, name="train")
+service.register(app)
 
 
 @app.callback(invoke_without_command=True)

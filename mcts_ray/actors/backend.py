@@ -104,6 +104,14 @@ class RayBackend:
         except Exception as lost:  # with the manager, or before it had the searches: nothing was found
             return Run([Found.of(task.job(), {}) for task in tasks], error or lost)
 
+    def extend(self, search: str, nfe: int) -> bool:
+        """Let a running search, by its id, spend more; False if it has ended or cannot use it."""
+        return _get(self._manager.extend.remote(search, nfe))
+
+    def census(self) -> dict[str, Any]:
+        """What the tree manager has in hand."""
+        return _get(self._manager.census.remote())
+
     def close(self) -> None:
         """End the actors, and the connection if nobody else in this process needs it."""
         if ray.is_initialized():

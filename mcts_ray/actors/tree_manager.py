@@ -112,6 +112,13 @@ class TreeManager:
         seconds = max(self.session.seconds(one.job) for one in running)
         return progress([one.job for one in running], sum(one.nfe for one in running), seconds)
 
+    async def extend(self, id: str, nfe: int) -> bool:
+        """Let a search spend more; False if it has ended or cannot use it."""
+        running = self.running.get(id)
+        given = running is not None and running.job.extend(nfe)
+        self._wake()
+        return given
+
     async def halt(self, ids: Sequence[str]) -> None:
         """End these searches now; what they have found stays."""
         for id in ids:
@@ -136,10 +143,14 @@ class TreeManager:
         return {kind: list(dict.fromkeys(actor.handle for actor in actors)) for kind, actors in kinds.items()}
 
     async def census(self) -> dict[str, Any]:
-        """What is in hand: searches, units out and waiting for their score; how many deaths, and NFE by denoiser since it was begun."""
+        """What is in hand: searches, units out, waiting for their score, and that fit in all batches; how many deaths, duplicates
+        dropped and units sent again there have been, and NFE by denoiser since it was begun."""
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         spent = [worker.nfe.total() for worker in self.workers]
-        return {"searches": len(self.running), "out": out, "finished": finished, "deaths": self.deaths, "nfe": spent}
+        room = sum(worker.size for worker in self.workers)
+        counts = {"duplicates": self.session.duplicates, "replays": self.session.replays}
+        census = {"searches": len(self.running), "out": out, "finished": finished, "deaths": self.deaths, "nfe": spent}
+        return {**census, "room": room, **counts}
 
     # one loop for each denoiser ------------------------------------------------------------------------------------
 

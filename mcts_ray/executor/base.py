@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mcts_ray.search.base import Cost, Outcome, Search, Work
+
+log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -20,6 +23,9 @@ class Observer(Protocol):
 
     def told(self, search: Search, outcome: Outcome) -> None:
         """An outcome came back and has been applied."""
+
+    def extended(self, search: Search, nfe: int) -> None:
+        """The search may spend more."""
 
     def halted(self, search: Search, costs: Sequence[Cost]) -> None:
         """The search was ended with units in flight, which had spent `costs`."""
@@ -55,8 +61,8 @@ class Job:
             self.observer.asked(self.search, works)
         return works
 
-    def tell(self, outcome: Outcome, node: str, image: Any = None, thumbnail: bytes = b"") -> None:
-        """Pass an outcome on, and keep its image if it is among the best.
+    def tell(self, outcome: Outcome, node: str, image: Any = None, thumbnail: bytes = b"") -> bool:
+        """Pass an outcome on, and keep its image if it is among the best; False if it came late or twice.
 
         The image is put down first, so that Ctrl-C at any point leaves no candidate without its image.
         """
@@ -64,17 +70,29 @@ class Job:
             self.gallery[node] = image
             if outcome.reward is not None:
                 self.thumbnails[node] = thumbnail
-        if self.search.tell(outcome) and self.observer:
+        told = self.search.tell(outcome)
+        if told and self.observer:
             self.observer.told(self.search, outcome)
         keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
         self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
+        return told
 
     def reissue(self, work: Work) -> Work:
         """A lost unit, to be sent out again under a new epoch."""
         again = self.search.reissue(work.id)
+        log.info("unit sent again", extra={"search": work.search, "work": work.id, "epoch": again.epoch})
         if self.observer:
             self.observer.reissued(self.search, again)
         return again
+
+    def extend(self, nfe: int) -> bool:
+        """Let the search spend more; False if it has ended or cannot use it."""
+        if self.search.done or self.stopping or not self.search.extendable:
+            return False
+        self.search.extend(nfe)
+        if self.observer:
+            self.observer.extended(self.search, nfe)
+        return True
 
     def halt(self, costs: Sequence[Cost]) -> None:
         """End the search now and book what its units in flight had spent."""
@@ -85,7 +103,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, over all of its searches; `nfe` counts units under way too, `best` is per search."""
+    """Where a run stands, over all of its searches; `nfe` counts units under way too, `best` is per search.
+
+    thumbnails: per search a small JPEG of the best image, empty if there is none.
+    """
 
     nfe: int
     budget: int
@@ -94,3 +115,4 @@ class Progress:
     images: int
     failed: int
     running: int
+    thumbnails: tuple[bytes, ...] = ()

@@ -11,7 +11,7 @@ from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.executor.backend import Found, Plan, Run, Task
-from mcts_ray.executor.base import Progress
+from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.local import LocalExecutor
 from mcts_ray.executor.plan import make_plan
 from mcts_ray.reward import ImageReward, Reward, resolve_reward
@@ -27,6 +27,7 @@ class InProcess:
         self.denoiser = Denoiser(self.adapter)
         self.decoder = Decoder(self.adapter)
         self._rewards: dict[str, Reward] = {}
+        self._jobs: dict[str, Job] = {}
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
         plan = make_plan(self.model, self.denoiser, prompts, config, reward)
@@ -41,15 +42,22 @@ class InProcess:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Run:
         jobs = [task.job() for task in tasks]
+        self._jobs |= {job.search.id: job for job in jobs}
         error = None
         try:
             self.executor(plan, reward).run(jobs, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught
         for job in jobs:
+            del self._jobs[job.search.id]
             if job.observer:
                 job.observer.close()
         return Run([Found.of(job, job.gallery) for job in jobs], error)
+
+    def extend(self, search: str, nfe: int) -> bool:
+        """Let a running search, by its id, spend more; False if it has ended or cannot use it. May be called from another thread."""
+        job = self._jobs.get(search)
+        return job is not None and job.extend(nfe)
 
     def executor(self, plan: Plan, reward: str | ImageReward) -> LocalExecutor:
         """An executor for the searches of a plan."""

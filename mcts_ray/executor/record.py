@@ -45,6 +45,11 @@ class Recorder:
             write_line(self._metrics, {"nfe": search.ledger.nfe, "seconds": round(seconds, 3), "best": best})
             self._metrics.flush()
 
+    def extended(self, search: Search, nfe: int) -> None:
+        """The search may spend more."""
+        write_line(self._journal, journal.extended(nfe))
+        self._journal.flush()
+
     def halted(self, search: Search, costs: Sequence[Cost]) -> None:
         """The search was ended with units in flight."""
         write_line(self._journal, journal.halted(costs, search.ledger.seconds))

@@ -56,6 +56,8 @@ class Session:
         self._order: dict[tuple[str, str], int] = {}
         self._fallbacks: dict[tuple[str, str], str] = {}
         self._count = 0
+        self.duplicates = 0  # outcomes that came late or twice
+        self.replays = 0  # units that were lost and went out again
         self.add(jobs)
 
     def add(self, jobs: Iterable[Job]) -> None:
@@ -119,11 +121,12 @@ class Session:
         job = self.jobs[work.search]
         job.search.tick(self.seconds(job))
         self._order.pop((work.search, work.id), None)
-        job.tell(outcome, work.edges[-1].node, image, thumbnail)
+        self.duplicates += not job.tell(outcome, work.edges[-1].node, image, thumbnail)
 
     def reissue(self, works: Iterable[Work]) -> list[Work]:
         """Lost units, to be sent out again; those of searches that have ended meanwhile are left out."""
         running = [work for work in works if not self.jobs[work.search].search.done]
+        self.replays += len(running)
         return [self.jobs[work.search].reissue(work) for work in running]
 
     def tick(self) -> None:
@@ -176,7 +179,7 @@ class Session:
 def progress(jobs: Sequence[Job], nfe: int, seconds: float) -> Progress:
     """Where `jobs` stand; `nfe` counts units under way too."""
     searches = [job.search for job in jobs]
-    best = (search.best(1) for search in searches)
+    best = [search.best(1) for search in searches]
     return Progress(
         nfe=nfe,
         budget=sum(search.budget for search in searches),
@@ -185,4 +188,5 @@ def progress(jobs: Sequence[Job], nfe: int, seconds: float) -> Progress:
         images=sum(len(search.finished) for search in searches),
         failed=sum(len(search.errors) for search in searches),
         running=sum(not search.done for search in searches),
+        thumbnails=tuple(job.thumbnails.get(found[0].node, b"") if found else b"" for job, found in zip(jobs, best)),
     )

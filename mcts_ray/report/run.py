@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -45,9 +46,7 @@ def check_writable(path: Path, what: str = "directory") -> None:
     """Raise ValueError unless the directory `path` is there or can be made, and takes files; leaves nothing behind."""
     try:
         parent = next(p for p in (path, *path.absolute().parents) if p.exists())
-        probe = parent / f".mcts-ray-{os.getpid()}"
-        probe.mkdir()
-        probe.rmdir()
+        os.rmdir(tempfile.mkdtemp(prefix=".mcts-ray-", dir=parent))  # a name of its own: other threads may look here too
     except OSError as error:
         raise ValueError(f"{what} {path} cannot be written ({error.strerror})") from error
 

@@ -200,8 +200,12 @@ class Search(ABC):
     With `record_scores` (not with `max_decodes`) every state that is evaluated is also scored; `scores` notes them, and the
     algorithm sees no more of them than those that it asked for itself.
 
+    `extendable`: whether `extend` is of use, that is unless everything is planned by the budget at the start.
+
     Subclasses write `from_config`, `_propose`, `_apply`, `_spent` and `nodes`; everything an algorithm need not think about is here.
     """
+
+    extendable = True
 
     def __init__(
         self,
@@ -332,6 +336,11 @@ class Search(ABC):
         self._reserved_nfe = self._reserved_decodes = 0
         for cost in costs:
             self.ledger.add(cost)
+
+    def extend(self, nfe: int) -> None:
+        """Let the search spend `nfe` more. What was planned by the budget at the start (a number of seeds, a population) stays."""
+        assert self.extendable and nfe >= 0
+        self.budget += nfe
 
     def best(self, n: int) -> list[Candidate]:
         """The `n` best finished images so far, best first; of equal ones the earlier."""

@@ -46,6 +46,11 @@ def halted(costs: Iterable[Cost], seconds: float) -> dict:
     return {"type": "halt", "seconds": seconds, "costs": [asdict(cost) for cost in costs]}
 
 
+def extended(nfe: int) -> dict:
+    """The record of more budget being given."""
+    return {"type": "extend", "nfe": nfe}
+
+
 def outcome_of(record: dict) -> Outcome:
     """The outcome in a record of type "tell"."""
     fields = {name: value for name, value in record.items() if name not in ("type", "seconds")}
@@ -70,6 +75,8 @@ def replay(search: Search, records: Iterable[dict]) -> None:
         elif record["type"] == "tell":
             search.tick(record["seconds"])
             search.tell(outcome_of(record))
+        elif record["type"] == "extend":
+            search.extend(record["nfe"])
         elif record["type"] == "halt":
             search.tick(record["seconds"])
             search.halt(Cost(**cost) for cost in record["costs"])

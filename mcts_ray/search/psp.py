@@ -19,6 +19,8 @@ from mcts_ray.search.trajectories import Trajectories
 class PSP(Trajectories):
     """Progressive seed pruning on the ask/tell units."""
 
+    extendable = False  # all seeds begin together
+
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
         calls = self.trajectory_nfe

@@ -1,0 +1,38 @@
+"""A limit on the body of requests, kept before anything reads it."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+
+class BodyLimit:
+    """ASGI middleware: bodies of more than `limit` bytes are answered with 413, those of unknown length once they are longer."""
+
+    def __init__(self, app, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "0")
+        chunks, size = [], int(length) if length.isdigit() else 0
+        if size <= self.limit and scope["method"] in ("POST", "PUT", "PATCH"):
+            size, more = 0, True
+            while more and size <= self.limit:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return  # the client has gone
+                size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+                chunks.append(message)
+        if size > self.limit:
+            words = f"the body is longer than {self.limit} bytes, which is all that this service takes"
+            await JSONResponse({"detail": words}, 413)(scope, receive, send)
+            return
+        waiting = iter(chunks)
+
+        async def replayed():
+            return next(waiting, None) or await receive()
+
+        await self.app(scope, replayed, send)

@@ -1,0 +1,82 @@
+"""What can be said against a search before it is queued: mistakes, and what the operator does not allow. No torch, no files of clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mcts_ray.checks import check_algorithm, check_prompts, check_size, check_step_model, default_reward, needs_scenes
+from mcts_ray.config import BUDGET_IN_TRAJECTORIES
+from mcts_ray.diffusion.resolve import Model, image_size
+from mcts_ray.reward.resolve import REWARDS
+from mcts_ray.service.models import SearchRequest
+from mcts_ray.service.settings import Settings
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MAX_SEED = 2**63 - 1
+
+
+def checked(request: SearchRequest, models: Mapping[str, Model], settings: Settings) -> SearchRequest:
+    """The request with model, reward and budget filled in. ValueError with one sentence for the first thing that cannot be."""
+    model = request.model or settings.models[0]
+    if model not in models:
+        raise ValueError(f"model {model!r} is not served here; choose {' or '.join(models)}")
+    check_limits(request, settings)
+    check_reward_allowed(request.reward, settings)
+    if request.step_model is not None:
+        raise ValueError("step_model names a folder of the service's machine, which clients may not; leave it out")
+    check_algorithm(request.algorithm)
+    reward = default_reward(model, request.reward)
+    check_prompts([request.prompt], needs_scenes(model, reward))
+    check_step_model(model, request.config())
+    check_size(reward, *image_size(models[model], request.height, request.width))
+    budget = budget_of(request)
+    return request.model_copy(update={"model": model, "reward": reward, "budget": budget})
+
+
+def budget_of(request: SearchRequest) -> int:
+    """NFE that it may spend, the default filled in."""
+    return request.budget or BUDGET_IN_TRAJECTORIES * request.levels
+
+
+def check_limits(request: SearchRequest, settings: Settings) -> None:
+    """Within what the operator allows."""
+    for name in ("prompt", "negative_prompt"):
+        text = getattr(request, name)
+        if len(text) > settings.max_prompt:
+            raise ValueError(f"{name} has {len(text)} characters; this service allows {settings.max_prompt}")
+        if _CONTROL.search(text):
+            raise ValueError(f"{name} holds a control character; send it on one line")
+    limits = {"images": settings.max_images, "height": settings.max_side, "width": settings.max_side, "seed": MAX_SEED}
+    for name, most in {**limits, "max_seconds": settings.max_seconds, "in_flight": settings.max_budget}.items():
+        value = getattr(request, name)
+        if value is not None and most is not None and value > most:
+            raise ValueError(f"{name} is {value}; this service allows {most}")
+    check_budget(budget_of(request), settings)
+
+
+def check_budget(budget: int, settings: Settings) -> None:
+    """NFE of one search."""
+    if budget > settings.max_budget:
+        raise ValueError(f"budget is {budget} NFE; this service allows {settings.max_budget}")
+
+
+def check_reward_allowed(reward: str | None, settings: Settings) -> None:
+    """Only rewards by name, without a source, and functions that the operator has listed: nothing else is ever imported or opened."""
+    for part in (reward or "").split(","):
+        name, _, weight = part.strip().rpartition(":")
+        if not name or not _is_number(weight):
+            name = part.strip()
+        if "@" in name:
+            raise ValueError(f"reward {name!r}: clients may not say where weights lie; leave out what follows the @")
+        if name and name not in REWARDS and name not in settings.rewards:
+            known = ", ".join(sorted([*REWARDS, *settings.rewards]))
+            raise ValueError(f"reward {name!r} is not allowed on this service; choose {known}, or a sum such as 'scenes:1,jpeg:0.2'")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,383 @@
+"""`Client` and `AsyncClient`: the HTTP API of a service as Python methods.
+
+    with Client() as client:                       # URL and token as `mcts-ray up` has left them, or MCTS_RAY_URL and MCTS_RAY_TOKEN
+        job = client.submit("a red circle left of a blue square", SearchConfig(algorithm="mcts", budget=512))
+        job = client.wait(job.id)
+        image = client.image(job.id, 1)
+
+Methods raise the errors of `mcts_ray.service.errors` for what the service refuses, and ConnectionError where none answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import httpx2 as httpx
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from mcts_ray.config import SearchConfig
+from mcts_ray.service.errors import KINDS, Invalid, ServiceError, Unavailable, sentence
+from mcts_ray.service.home import find_service
+from mcts_ray.service.models import ENDED, Best, Extension, Health, Job, JobList, JobProgress, ModelList, SearchRequest, Status
+
+T = TypeVar("T")
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # seconds; streams send something every 15
+PATIENCE = 90.0  # seconds that `wait` gives a service to be back
+_EVENTS: dict[str, type[BaseModel]] = {"progress": JobProgress, "best": Best, **dict.fromkeys(ENDED, Job)}
+
+
+class Event(NamedTuple):
+    """An event of a search: progress (JobProgress), best (Best), or done, failed, cancelled (Job)."""
+
+    name: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A request and how its answer is read."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], Any]
+    json: Any = None
+    params: dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
+
+    def request(self) -> dict[str, Any]:
+        return {"json": self.json, "params": self.params, "headers": self.headers}
+
+
+class _Calls:
+    """Every call of the API, once for both clients."""
+
+    @staticmethod
+    def submit(prompt: str, config: SearchConfig | None, model: str | None, key: str | None) -> _Call:
+        values = config.model_dump(exclude_unset=True, mode="json") if config else {}
+        try:
+            request = SearchRequest(prompt=prompt, model=model, **values)
+        except ValidationError as error:
+            raise Invalid(sentence(error.errors())) from error
+        body = request.model_dump(exclude_unset=True, exclude_none=True, mode="json")
+        return _Call("POST", "/v1/searches", _model(Job), body, headers={"Idempotency-Key": key or uuid.uuid4().hex})
+
+    @staticmethod
+    def page(limit: int, after: str | None, status: str | None) -> _Call:
+        params = {"limit": limit, "after": after, "status": status}
+        return _Call("GET", "/v1/searches", _model(JobList), params={name: value for name, value in params.items() if value is not None})
+
+    @staticmethod
+    def job(id: str) -> _Call:
+        return _Call("GET", f"/v1/searches/{id}", _model(Job))
+
+    @staticmethod
+    def cancel(id: str) -> _Call:
+        return _Call("DELETE", f"/v1/searches/{id}", _model(Job))
+
+    @staticmethod
+    def extend(id: str, nfe: int) -> _Call:
+        return _Call("POST", f"/v1/searches/{id}/budget", _model(Job), Extension(nfe=nfe).model_dump())
+
+    @staticmethod
+    def image(id: str, n: int) -> _Call:
+        return _Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: Image.open(io.BytesIO(answer.content)))
+
+    @staticmethod
+    def png(id: str, n: int) -> _Call:
+        return _Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: answer.content)
+
+    @staticmethod
+    def tree(id: str) -> _Call:
+        return _Call("GET", f"/v1/searches/{id}/tree", lambda answer: answer.json())
+
+    @staticmethod
+    def report(id: str) -> _Call:
+        return _Call("GET", f"/v1/searches/{id}/report", lambda answer: answer.text)
+
+    @staticmethod
+    def models() -> _Call:
+        return _Call("GET", "/v1/models", _model(ModelList))
+
+    @staticmethod
+    def health() -> _Call:
+        return _Call("GET", "/healthz", _model(Health))
+
+    @staticmethod
+    def metrics() -> _Call:
+        return _Call("GET", "/metrics", lambda answer: answer.text)
+
+
+class Client:
+    """A service, spoken to one call at a time. url, token: None: those of `find_service`. http: an httpx2 client to use instead."""
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, http: httpx.Client | None = None) -> None:
+        self._http = http or httpx.Client(**_where(url, token), timeout=TIMEOUT)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its connections."""
+        self._http.close()
+
+    def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
+        """Queue a search; the same idempotency `key` again gives the same one."""
+        return self._call(_Calls.submit(prompt, config, model, key))
+
+    def jobs(self, status: Status | None = None, limit: int | None = None) -> Iterator[Job]:
+        """Searches, the newest first; at most `limit`."""
+        after, left = None, float("inf") if limit is None else limit
+        while left > 0:
+            page: JobList = self._call(_Calls.page(int(min(left, 1000)), after, status))
+            yield from page.searches
+            after, left = page.next, left - len(page.searches)
+            if after is None:
+                return
+
+    def job(self, id: str) -> Job:
+        """One search."""
+        return self._call(_Calls.job(id))
+
+    def cancel(self, id: str) -> Job:
+        """End a search; what it has found is kept."""
+        return self._call(_Calls.cancel(id))
+
+    def extend(self, id: str, nfe: int) -> Job:
+        """Let a search spend `nfe` more; one that has ended is begun again."""
+        return self._call(_Calls.extend(id, nfe))
+
+    def resume(self, id: str) -> Job:
+        """Begin a search again that was cancelled or has failed."""
+        return self._call(_Calls.extend(id, 0))
+
+    def events(self, id: str) -> Iterator[Event]:
+        """What happens to a search until it has ended; breaks off with an error if the service does."""
+        with _connecting(), self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
+            if answer.is_error:
+                answer.read()
+                _refuse(answer)
+            yield from _parse(answer.iter_lines())
+
+    def wait(self, id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+        """Until a search has ended; outlives restarts of the service."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                for event in self.events(id):
+                    deadline = time.monotonic() + PATIENCE
+                    if on_event:
+                        on_event(event)
+                    if isinstance(event.data, Job):
+                        return event.data
+            except (ConnectionError, Unavailable):
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def image(self, id: str, n: int = 1) -> Image.Image:
+        """An image of a search that has ended; 1 is the best."""
+        return self._call(_Calls.image(id, n))
+
+    def png(self, id: str, n: int = 1) -> bytes:
+        """The same as the file it is, with its metadata."""
+        return self._call(_Calls.png(id, n))
+
+    def tree(self, id: str) -> dict[str, Any]:
+        """Every node of a search that has ended."""
+        return self._call(_Calls.tree(id))
+
+    def report(self, id: str) -> str:
+        """The HTML report of a search that has ended."""
+        return self._call(_Calls.report(id))
+
+    def models(self) -> ModelList:
+        """The models that are served."""
+        return self._call(_Calls.models())
+
+    def health(self) -> Health:
+        """Whether the service is up, and how much it has to do."""
+        return self._call(_Calls.health())
+
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        return self._call(_Calls.metrics())
+
+    def _call(self, call: _Call) -> Any:
+        with _connecting():
+            answer = self._http.request(call.method, call.path, **call.request())
+        return call.read(_refuse(answer))
+
+
+class AsyncClient:
+    """The same with `async` methods, many calls at a time."""
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, http: httpx.AsyncClient | None = None) -> None:
+        self._http = http or httpx.AsyncClient(**_where(url, token), timeout=TIMEOUT, limits=httpx.Limits(max_connections=None))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See `Client`."""
+        await self._http.aclose()
+
+    async def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
+        """See `Client`."""
+        return await self._call(_Calls.submit(prompt, config, model, key))
+
+    async def jobs(self, status: Status | None = None, limit: int | None = None) -> AsyncIterator[Job]:
+        """See `Client`."""
+        after, left = None, float("inf") if limit is None else limit
+        while left > 0:
+            page: JobList = await self._call(_Calls.page(int(min(left, 1000)), after, status))
+            for job in page.searches:
+                yield job
+            after, left = page.next, left - len(page.searches)
+            if after is None:
+                return
+
+    async def job(self, id: str) -> Job:
+        """See `Client`."""
+        return await self._call(_Calls.job(id))
+
+    async def cancel(self, id: str) -> Job:
+        """See `Client`."""
+        return await self._call(_Calls.cancel(id))
+
+    async def extend(self, id: str, nfe: int) -> Job:
+        """See `Client`."""
+        return await self._call(_Calls.extend(id, nfe))
+
+    async def resume(self, id: str) -> Job:
+        """See `Client`."""
+        return await self._call(_Calls.extend(id, 0))
+
+    async def events(self, id: str) -> AsyncIterator[Event]:
+        """See `Client`."""
+        with _connecting():
+            async with self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    _refuse(answer)
+                lines: list[str] = []
+                async for line in answer.aiter_lines():
+                    lines.append(line)
+                    if not line:
+                        for event in _parse(iter(lines)):
+                            yield event
+                        lines = []
+
+    async def wait(self, id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+        """See `Client`."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                async for event in self.events(id):
+                    deadline = time.monotonic() + PATIENCE
+                    if on_event:
+                        on_event(event)
+                    if isinstance(event.data, Job):
+                        return event.data
+            except (ConnectionError, Unavailable):
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.5)
+
+    async def image(self, id: str, n: int = 1) -> Image.Image:
+        """See `Client`."""
+        return await self._call(_Calls.image(id, n))
+
+    async def png(self, id: str, n: int = 1) -> bytes:
+        """See `Client`."""
+        return await self._call(_Calls.png(id, n))
+
+    async def tree(self, id: str) -> dict[str, Any]:
+        """See `Client`."""
+        return await self._call(_Calls.tree(id))
+
+    async def report(self, id: str) -> str:
+        """See `Client`."""
+        return await self._call(_Calls.report(id))
+
+    async def models(self) -> ModelList:
+        """See `Client`."""
+        return await self._call(_Calls.models())
+
+    async def health(self) -> Health:
+        """See `Client`."""
+        return await self._call(_Calls.health())
+
+    async def metrics(self) -> str:
+        """See `Client`."""
+        return await self._call(_Calls.metrics())
+
+    async def _call(self, call: _Call) -> Any:
+        with _connecting():
+            answer = await self._http.request(call.method, call.path, **call.request())
+        return call.read(_refuse(answer))
+
+
+class _connecting:
+    """What the network raises becomes a ConnectionError of one sentence."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind, error, _) -> None:
+        if isinstance(error, httpx.TransportError):
+            try:
+                where = f"at {error.request.url.copy_with(path='/')}"
+            except RuntimeError:
+                where = "there"
+            raise ConnectionError(f"no service answers {where} ({str(error) or type(error).__name__})") from error
+
+
+def _where(url: str | None, token: str | None) -> dict[str, Any]:
+    if url is None:
+        url, known = find_service()
+        token = token or known
+    return {"base_url": url, "headers": {"Authorization": f"Bearer {token}"} if token else {}}
+
+
+def _model(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda answer: kind.model_validate_json(answer.content)
+
+
+def _refuse(answer: httpx.Response) -> httpx.Response:
+    """The answer, or the error that it is."""
+    if answer.is_error:
+        try:
+            words = answer.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            words = f"the service answered {answer.status_code}"
+        after = answer.headers.get("retry-after", "")
+        raise KINDS.get(answer.status_code, ServiceError)(words, int(after) if after.isdigit() else None)
+    return answer
+
+
+def _parse(lines: Iterator[str]) -> Iterator[Event]:
+    """The events in the lines of a stream."""
+    name, data = "", ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            data = line[6:]
+        elif not line and name:
+            if name == "error":
+                raise Unavailable(data)
+            yield Event(name, _EVENTS[name].model_validate(json.loads(data)))
+            name = data = ""

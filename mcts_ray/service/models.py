@@ -1,0 +1,171 @@
+"""What goes over HTTP: shared by the application, the clients and the command line, so that the OpenAPI document is exact."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcts_ray.config import SearchConfig
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED = ("done", "failed", "cancelled")
+ID = r"^[0-9a-z-]{1,64}$"
+
+
+class Body(BaseModel):
+    """The body of a request: nothing in it that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SearchRequest(SearchConfig):
+    """A search: a prompt, a model of the service (None: its first) and any field of SearchConfig."""
+
+    prompt: str = Field(min_length=1, description="What to make images of.")
+    model: str | None = Field(None, description="A model of the service, see /v1/models; None: its first.")
+
+    def config(self) -> SearchConfig:
+        """The configuration alone."""
+        return SearchConfig(**self.model_dump(exclude={"prompt", "model"}))
+
+
+class Extension(Body):
+    """More budget for a search."""
+
+    nfe: int = Field(
+        ge=0,
+        description="NFE to add. A search that has ended is begun again with the sum; 0 does that for one that was cancelled or failed.",
+    )
+
+
+class JobProgress(BaseModel):
+    """Where a search stands; `nfe` counts units under way too, `best` is the best reward so far."""
+
+    nfe: int
+    budget: int
+    seconds: float
+    best: float | None = None
+    images: int = 0
+    failed: int = 0
+
+
+class Job(BaseModel):
+    """A search of the service."""
+
+    id: str
+    status: Status
+    prompt: str
+    model: str
+    algorithm: str
+    budget: int = Field(description="NFE that may be spent, extensions included.")
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    attempt: int = Field(0, description="How often it has been begun.")
+    cancelling: bool = Field(False, description="Whether it was cancelled and is about to end.")
+    progress: JobProgress | None = None
+    error: str | None = Field(None, description="Why it has failed, in one sentence.")
+    result: dict[str, Any] | None = Field(None, description="The object that `mcts-ray search --json` prints, once there is one.")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in ENDED
+
+
+class JobList(BaseModel):
+    """Searches, the newest first. next: the id after which to ask on, None at the end."""
+
+    searches: list[Job]
+    next: str | None = None
+
+
+class Best(BaseModel):
+    """The best image so far: its reward and a small JPEG as a data URI."""
+
+    reward: float
+    thumbnail: str
+
+
+class Change(BaseModel):
+    """The state of a search with its version, which grows with every change, and its best image so far."""
+
+    version: int
+    job: Job
+    best: Best | None = None
+
+
+class ModelInfo(BaseModel):
+    """A model of the service: its name, and the size of its images unless another one is asked for."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "mcts-ray"
+    height: int
+    width: int
+
+
+class ModelList(BaseModel):
+    """The models of the service, the default first."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """Whether the service is up, and how much it has to do."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    queued: int
+    running: int
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in one sentence."""
+
+    detail: str
+
+
+class ImageRequest(BaseModel):
+    """The body of OpenAI's POST /v1/images/generations, as far as it means something here; `budget`, `algorithm` and `seed` are ours.
+
+    Other fields of that form (user, quality, style, background, ...) are passed over.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    prompt: str = Field(min_length=1, description="What to make images of.")
+    model: str | None = Field(None, description="A model of the service; None: its first.")
+    n: int = Field(1, ge=1, le=10, description="How many images.")
+    size: str | None = Field(None, pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$", description="WIDTHxHEIGHT or auto.")
+    response_format: Literal["b64_json", "url"] = Field("b64_json", description="The images themselves, or where they are.")
+    budget: int | None = Field(None, ge=1, description="NFE; None: as for searches.")
+    algorithm: str | None = Field(None, description="Search algorithm; None: as for searches.")
+    seed: int = Field(0, ge=0, description="Seed of all noise.")
+
+    def search(self) -> SearchRequest:
+        """The search that answers it."""
+        size = {}
+        if self.size not in (None, "auto"):
+            size = dict(zip(("width", "height"), map(int, self.size.split("x"))))
+        given = {name: value for name in ("budget", "algorithm") if (value := getattr(self, name)) is not None}
+        return SearchRequest(prompt=self.prompt, model=self.model, images=self.n, seed=self.seed, **size, **given)
+
+
+class ImageData(BaseModel):
+    """One image: as base64 of its PNG, or the URL of it on this service."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+
+
+class ImageResponse(BaseModel):
+    """Images, best first. search: the id of the search that found them."""
+
+    created: int
+    data: list[ImageData]
+    search: str

@@ -1,0 +1,141 @@
+"""Carrying out one job: the seam between the life cycle of jobs and whatever searches, a Ray cluster, this process, or a fake."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mcts_ray.executor.base import Progress
+from mcts_ray.report.run import summary
+from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
+from mcts_ray.searcher import Searcher
+from mcts_ray.service.models import SearchRequest
+
+
+class Cancelled(KeyboardInterrupt):
+    """Raised by `on_progress` to end a search; what was found is kept, as after Ctrl-C."""
+
+
+class Lost(RuntimeError):
+    """The search was lost with the actors that carried it out; it may be begun again."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job has ended: its status and error, the object of `search --json`, and seconds by phase, for the metrics."""
+
+    status: str
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Carries out jobs, several at once, each in a thread of its caller."""
+
+    def start(self) -> None:
+        """Load what is needed; blocks until it can search."""
+
+    def run(self, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> Ended:
+        """Carry out a search, writing its run directory. Raises Lost where it may be begun again."""
+
+    def goes_on(self, out: Path) -> bool:
+        """Whether `run` goes on with what an unfinished search has left in `out`, rather than needs a new directory."""
+
+    def extend(self, out: Path, nfe: int) -> bool:
+        """Let the search that writes to `out` spend more; False if it cannot."""
+
+    def census(self) -> list[dict[str, Any]]:
+        """What each tree manager has in hand, for the metrics."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class SearcherRunner:
+    """By a `Searcher` for each model. make: makes the searcher of a model; at_once: False where only one may run at a time."""
+
+    def __init__(self, models: tuple[str, ...], make: Callable[[str], Searcher], at_once: bool = True) -> None:
+        self._models, self._make = models, make
+        self._searchers: dict[str, Searcher] = {}
+        self._making = threading.Lock()
+        self._turn = threading.Semaphore(10**6 if at_once else 1)
+        self._out: dict[Path, str] = {}
+
+    def start(self) -> None:
+        for model in self._models:
+            self._searcher(model)
+
+    def run(self, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> Ended:
+        with self._turn:
+            searcher = self._searcher(request.model)
+            self._out[out] = request.model
+            try:
+                return _ended(self._search(searcher, request, out, on_progress))
+            except SearchInterrupted as interrupt:
+                return _ended(interrupt.results[0], cancelled=True)
+            except SearchFailed as failure:
+                return Ended("failed", error=str(failure))
+            except Exception as error:
+                if self.lost(error):
+                    self._drop(request.model, searcher)
+                    raise Lost(str(error)) from error
+                raise
+            finally:
+                del self._out[out]
+
+    def goes_on(self, out: Path) -> bool:
+        return hasattr(Searcher, "resume") and (out / "journal.jsonl").is_file() and not (out / "report.html").is_file()
+
+    def extend(self, out: Path, nfe: int) -> bool:
+        model, search = self._out.get(out), _search_id(out)
+        return model is not None and search is not None and self._searchers[model].backend.extend(search, nfe)
+
+    def census(self) -> list[dict[str, Any]]:
+        return [s.backend.census() for s in list(self._searchers.values()) if hasattr(s.backend, "census")]
+
+    def close(self) -> None:
+        for searcher in self._searchers.values():
+            searcher.close()
+
+    def lost(self, error: Exception) -> bool:
+        """Whether an error means that the actors have died, and not that the search was wrong; in one process nothing is lost alone."""
+        return False
+
+    def _search(self, searcher: Searcher, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> SearchResult:
+        if self.goes_on(out):
+            return searcher.resume(out, on_progress)
+        return searcher.many([request.prompt], request.config(), on_progress, [out])[0]
+
+    def _searcher(self, model: str) -> Searcher:
+        with self._making:
+            if model not in self._searchers:
+                self._searchers[model] = self._make(model)
+            return self._searchers[model]
+
+    def _drop(self, model: str, broken: Searcher) -> None:
+        """Let go of a searcher whose actors have died; the first to notice does it."""
+        with self._making:
+            if self._searchers.get(model) is broken:
+                del self._searchers[model]
+                broken.close()
+
+
+def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
+    seconds = {"denoise": result.ledger.denoiser_seconds, "score": result.scoring_seconds, "wall": result.ledger.seconds}
+    if cancelled:
+        return Ended("cancelled", summary(result), None, seconds)
+    return Ended("failed" if result.failure else "done", summary(result), result.failure, seconds)
+
+
+def _search_id(out: Path) -> str | None:
+    """The id of the search that writes to a run directory, once it does."""
+    try:
+        with open(out / "journal.jsonl", encoding="utf-8") as file:
+            return json.loads(file.readline())["search"]
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,33 @@
+"""What the operator of a service has decided: models, store, limits, who may come in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TOKEN = "MCTS_RAY_TOKEN"  # the environment variable in which a pod is given its token
+
+
+class Settings(BaseModel):
+    """Settings of a service; in a Serve config they are the `args` of the application."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    models: tuple[str, ...] = Field(("scenes",), min_length=1, description="scenes, hub ids or folders; the first is the default.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    dtype: str = Field("fp32", description="fp32, bf16 or fp16.")
+    workers: int | None = Field(None, ge=1, description="Denoisers of each model; None: one for each GPU, at least one.")
+    store: str | None = Field(None, description="Folder or fsspec URL of the jobs; None: the folder `jobs` in MCTS_RAY_HOME.")
+    token: bool = Field(True, description="Whether requests must carry the bearer token.")
+    rewards: tuple[str, ...] = Field((), description="User reward functions, MODULE:FUNCTION, that clients may name; none by default.")
+    max_running: int = Field(16, ge=1, description="Searches that run at once; the others are queued.")
+    max_queue: int = Field(1000, ge=1, description="Searches that may be queued.")
+    max_budget: int = Field(20_000, ge=1, description="NFE of one search.")
+    max_seconds: float | None = Field(None, gt=0, description="Wall time of one search; None: no limit.")
+    max_prompt: int = Field(1000, ge=1, description="Characters of a prompt, and of a negative prompt.")
+    max_body: int = Field(64 * 1024, ge=1024, description="Bytes of the body of a request.")
+    max_images: int = Field(16, ge=1, description="Images that one search may keep.")
+    max_side: int = Field(2048, ge=8, description="Pixels of the longer side of an image.")
+    attempts: int = Field(3, ge=1, description="How often a search is begun before it has failed, where actors die over it.")
+    retry_after: Annotated[int, Field(ge=1)] = Field(10, description="Seconds that a client is told to wait where the queue is full.")

@@ -1,0 +1,168 @@
+"""Everything under deploy/: the schema each file must meet, and that what it names is there."""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import typer.main
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from mcts_ray import cli
+from mcts_ray.service.observe import METRICS
+from tests.deploy.kuberay import KINDS, cluster_of
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+RAY = importlib.metadata.version("ray")
+MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
+
+
+def documents(path):
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def resources(path):
+    return [KINDS[one["kind"]].model_validate(one) for one in documents(path) if one["apiVersion"].startswith("ray.io")]
+
+
+def serve_configs():
+    yield yaml.safe_load((DEPLOY / "serve" / "config.yaml").read_text())
+    for path in MANIFESTS:
+        for resource in resources(path):
+            if resource.kind == "RayService":
+                yield yaml.safe_load(resource.spec.serveConfigV2)
+
+
+def commands():
+    """Every `mcts-ray ...` in any file, a variable of the shell being a word."""
+    for path in sorted(DEPLOY.rglob("*")):
+        if not path.is_file():
+            continue
+        text = path.read_text().replace("\\\n", " ")
+        for found in re.finditer(r"(?<![\w/:])mcts-ray ((?:up|down|search|submit|status)\b[^\n`']*)", text):
+            yield path.name, shlex.split(found[1])
+
+
+def test_the_launcher_file_meets_rays_schema():
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    config = yaml.safe_load((DEPLOY / "ray" / "aws-gpu.yaml").read_text())
+    jsonschema.validate(config, schema)
+    assert config["head_node_type"] in config["available_node_types"] and config["docker"]["image"].startswith(f"rayproject/ray:{RAY}-")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**config, "workers": 1}, schema)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_meet_a_strict_model(path):
+    (resource,) = resources(path)
+    cluster = cluster_of(resource)
+    assert cluster.rayVersion == RAY and cluster.authOptions.mode == "token"
+    assert cluster.enableInTreeAutoscaling and cluster.autoscalerOptions.version == "v2"
+    claims = {one["metadata"]["name"] for file in MANIFESTS for one in documents(file) if one["kind"] == "PersistentVolumeClaim"}
+    for group in (cluster.headGroupSpec, *cluster.workerGroupSpecs):
+        pod = group.template.spec
+        volumes = {volume.name: volume for volume in pod.volumes}
+        assert {mount.name for container in pod.containers for mount in container.volumeMounts} == set(volumes)
+        assert {volume.persistentVolumeClaim.claimName for volume in volumes.values() if volume.persistentVolumeClaim} <= claims
+        assert all((DEPLOY / "docker" / f"Dockerfile.{c.image.removeprefix('mcts-ray:')}").is_file() for c in pod.containers)
+    for workers in cluster.workerGroupSpecs:
+        assert 1 <= workers.minReplicas <= workers.replicas <= workers.maxReplicas
+
+
+def test_serve_configs_name_an_application_that_can_be_built():
+    from ray.serve import Application
+
+    configs = list(serve_configs())
+    assert len(configs) == 2
+    for config in configs:
+        (application,) = ServeDeploySchema.model_validate(config).applications
+        module, name = application.import_path.split(":")
+        built = getattr(importlib.import_module(module), name)(application.args)
+        assert isinstance(built, Application)
+        assert [deployment.name for deployment in application.deployments] == [built._bound_deployment.name]
+
+
+def test_every_command_can_be_parsed():
+    found = list(commands())
+    assert {name for name, _ in found} >= {"README.md", "rayjob.yaml", "raycluster.yaml", "aws-gpu.yaml", "search.sbatch"}
+    root = typer.main.get_command(cli.app)
+    for name, words in found:
+        words = ["2" if word == "$SLURM_NNODES" else word for word in words]
+        with root.commands[words[0]].make_context(words[0], words[1:]):
+            pass
+
+
+def test_every_file_that_is_named_exists():
+    for path in DEPLOY.rglob("*"):
+        if path.is_file():
+            for name in re.findall(r"(?<![\w/])deploy/[\w./-]+\w", path.read_text()):
+                assert (ROOT / name).exists(), (path, name)
+
+
+def test_dockerfiles_copy_what_there_is_and_use_this_ray():
+    for path in (DEPLOY / "docker").glob("Dockerfile.*"):
+        text = path.read_text()
+        assert f"FROM rayproject/ray:{RAY}-" in text and "RAY_AUTH_MODE=token" in text
+        for line in re.findall(r"^COPY (?:--\S+ )?(.*) \S+$", text, re.MULTILINE):
+            assert all((ROOT / name).exists() for name in line.split())
+
+
+def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are():
+    dashboard = json.loads((DEPLOY / "grafana" / "mcts-ray.json").read_text())
+    asked = {name for panel in dashboard["panels"] for target in panel["targets"] for name in re.findall(r"mcts_ray_\w+", target["expr"])}
+    there = {
+        name + end for name, (kind, *_) in METRICS.items() for end in {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket"]}[kind]
+    }
+    assert asked <= there and len(asked) >= 10
+    scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert [job["job_name"] for job in scrape["scrape_configs"]] == ["mcts-ray", "ray"]
+
+
+def test_the_shell_script_is_one():
+    assert subprocess.run(["bash", "-n", str(DEPLOY / "slurm" / "search.sbatch")], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_serve_config_really_starts(tmp_path, tiny_folder):
+    """By `serve run`, in a home of its own, with another port and model."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    config = yaml.safe_load((DEPLOY / "serve" / "config.yaml").read_text())
+    config["http_options"]["port"] = port
+    config["applications"][0]["args"] |= {"models": [str(tiny_folder)], "device": "cpu", "store": str(tmp_path / "jobs")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MCTS_RAY_"))}
+    temporary = Path("/tmp") / f"mv{os.getpid()}"
+    temporary.mkdir(exist_ok=True)
+    env = {**kept, "HOME": str(tmp_path), "MCTS_RAY_TOKEN": "t" * 20, "RAY_TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "config.yaml")]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    try:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": "Bearer " + "t" * 20})
+        deadline = time.monotonic() + 240
+        models = None
+        while models is None and time.monotonic() < deadline and process.poll() is None:
+            try:
+                models = json.load(urllib.request.urlopen(request, timeout=60))
+            except OSError:
+                time.sleep(0.5)
+        assert models and models["data"][0]["id"] == str(tiny_folder), (tmp_path / "log").read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
