@@ -28,7 +28,7 @@ from mcts_ray.diffusion.denoiser import Prediction
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.levels import Levels
-from mcts_ray.fusion.fuser import noise_of
+from mcts_ray.fusion.fuser import start_of
 from mcts_ray.search import Cost, Outcome, Search, Setting, Work
 from mcts_ray.tree.weights import Refusal
 from tests.tiny import SD_BETAS
@@ -124,7 +124,8 @@ def run_together(searches: Sequence[Search], model: Mixture, reward: Function, r
 def _submit(engine: Engine, search: Search, works: Sequence[Work]) -> bool:
     """Hand units to the engine, with the noise of those that fuse; those that cannot be fused go back. Whether there were any."""
     for work in works:
-        noise = noise_of(work, engine.denoiser.latent_shape(0, 0)) if work.fuse else None
+        start = start_of(work, engine.denoiser.latent_shape(0, 0)) if work.fuse else None
+        noise = getattr(start, "tensor", start)  # or a refusal
         if isinstance(noise, Refusal):
             search.tell(Outcome(work.id, search.id, work.epoch, Cost(), refused=noise.value))
         else:

@@ -18,6 +18,9 @@ from mcts_ray.service.app import make_app
 from mcts_ray.service.errors import NotFound
 from mcts_ray.service.settings import Settings
 
+pytestmark = pytest.mark.slow  # clusters and actors of its own
+
+
 ROOT = Path(__file__).parents[2]
 SMALL = SearchConfig(levels=4, budget=24, reward="jpeg", images=2)
 
