@@ -30,10 +30,10 @@ from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.diffusion.taps import middle_tap
+from mcts_ray.fitting.loop import Progress, Recipe, fit
 from mcts_ray.fusion.decoder import DecoderNetwork
 from mcts_ray.fusion.fuser import log_snr
 from mcts_ray.report.run import write_json
-from mcts_ray.scenes.train.loop import Progress, Recipe, fit
 from mcts_ray.search.base import Edge, Setting, Work
 from mcts_ray.search.ids import jump_id, seed_id
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from mcts_ray.fitting.early import EarlyStopping
+from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
 from mcts_ray.gain import targets as target_rules
 from mcts_ray.gain.data import Recorded
 from mcts_ray.gain.evaluator import make_network, save_weights
@@ -22,7 +24,6 @@ from mcts_ray.gain.folder import TARGETS, Config
 from mcts_ray.gain.learn import Examples, losses
 from mcts_ray.gain.measure import chosen, fixed_places, net_value, predictions, quality
 from mcts_ray.gain.network import GainNetwork
-from mcts_ray.scenes.train.loop import Progress, Recipe, fit, save
 
 RECIPE = Recipe("ige", steps=4000, batch=128, lr=1e-3, warmup=100, weight_decay=0.05, ema=0.995, checkpoint_every=200)  # batch: states
 PATIENCE = 5  # checkpoints without a better one after which training ends
@@ -61,7 +62,7 @@ def run(
     kept, held = known.split()
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     config, examples = prepare(known, kept, tuple(targets), width, price)
-    _check_same_run(out, {"data": known.key, "targets": list(targets), "width": width, "price": config.price}, resume)
+    check_same_run(out, {"data": known.key, "targets": list(targets), "width": width, "price": config.price}, resume)
     torch.manual_seed(seed)
     network = make_network(config)
     _set_units(network, config, examples.take(kept))
@@ -98,51 +99,22 @@ def prepare(known: Recorded, kept: np.ndarray, targets: tuple[str, ...], width: 
     return config, Examples(torch.from_numpy(known.features), data.level, {name: torch.from_numpy(value).float() for name, value in made.items()})
 
 
-class Watch:
-    """Looks at the moving average of the weights at every checkpoint, keeps the best on disk, and says when to end."""
+class Watch(EarlyStopping):
+    """Best is the least mean negative likelihood of the held-out targets."""
 
     def __init__(self, network: GainNetwork, config: Config, held: Examples, out: Path, resume: bool) -> None:
-        self._network, self._config, self._held, self._file = network, config, held, out / "best.pt"
-        self._found: dict[str, float] = {}
-        self._saved = {"checkpoints": [], "step": None, "loss": None, "state": None}
-        if resume and self._file.exists():
-            self._saved = torch.load(self._file, map_location="cpu", weights_only=True)
+        super().__init__(network, out, resume, PATIENCE)
+        self._config, self._held = config, held
 
-    @property
-    def over(self) -> bool:
-        """Whether the last `PATIENCE` checkpoints were not better than one before."""
-        best = self._saved["step"]
-        return best is not None and sum(step > best for step in self._saved["checkpoints"]) >= PATIENCE
-
-    @property
-    def best(self) -> tuple[int, dict[str, torch.Tensor]]:
-        """The step of the best checkpoint, and its weights."""
-        return self._saved["step"], self._saved["state"]
-
-    def __call__(self, step: int, state: dict[str, torch.Tensor]) -> bool:
-        """Look at the averaged weights after `step` steps; True if training is to end."""
-        self._saved["checkpoints"] = [known for known in self._saved["checkpoints"] if known < step] + [step]
+    def _look(self, state: dict[str, torch.Tensor]) -> tuple[dict[str, float], tuple[float, ...]]:
         loss = self._measure(state)
-        self._found = {"held_out": loss}
-        if self._saved["step"] is None or self._saved["step"] >= step or loss < self._saved["loss"]:
-            self._saved |= {"step": step, "loss": loss, "state": {name: value.cpu().clone() for name, value in state.items()}}
-        save(self._file, self._saved)
-        return self.over
+        return {"held_out": loss}, (-loss,)
 
     @torch.no_grad()
     def _measure(self, state: dict[str, torch.Tensor]) -> float:
-        """The mean likelihood of the targets with other weights; the network's own come back."""
-        own = {name: value.clone() for name, value in self._network.state_dict().items()}
-        self._network.load_state_dict(state)
-        self._network.eval()
-        found = losses(self._network, self._config, self._held, beta=0.0)
-        self._network.load_state_dict(own)
-        self._network.train()
+        with self._with(state):
+            found = losses(self._network, self._config, self._held, beta=0.0)
         return float(sum(found.values())) / max(1, len(found))
-
-    def telling(self, report: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
-        """`report` with what was found last beside the metrics of the batch."""
-        return report and (lambda progress: report(replace(progress, metrics=progress.metrics | self._found)))
 
 
 def _export(known, network, config, examples, kept, held, watch: Watch, recipe: Recipe, out: Path) -> Path:
@@ -216,13 +188,3 @@ def _check(known: Recorded, model: str, targets: Sequence[str]) -> None:
     unknown = [name for name in targets if name not in TARGETS]
     if unknown or not targets:
         raise ValueError(f"unknown target {unknown[0] if unknown else ''!r}; choose some of {', '.join(TARGETS)}")
-
-
-def _check_same_run(out: Path, notes: dict, resume: bool) -> None:
-    """ValueError if `out` holds a run on other data or of another shape, which is to be gone on with."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "run.json"
-    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
-        what = ", ".join(name for name in notes if before.get(name) != notes[name])
-        raise ValueError(f"{out} holds a run with other {what}; train into another folder with --out, or start over with --no-resume")
-    file.write_text(json.dumps(notes, indent=1) + "\n")

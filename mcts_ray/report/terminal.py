@@ -109,6 +109,6 @@ def replay_text(prompts: int, rows: Sequence[Row]) -> str:
 
 
 def training_line(part: str, progress) -> str:
-    """Where the training of one part of scenes stands (`mcts_ray.scenes.train.loop.Progress`)."""
+    """Where the training of one part of scenes stands (`mcts_ray.fitting.loop.Progress`)."""
     metrics = "".join(f" · {name} {value:.4g}" for name, value in progress.metrics.items())
     return f"{part} {progress.step}/{progress.steps} · loss {progress.loss:.4f}{metrics} · {progress.seconds:.0f} s"

@@ -9,7 +9,7 @@ import torch
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.cli import run as cli
 from mcts_ray.fusion import train
-from mcts_ray.scenes.train.loop import Recipe
+from mcts_ray.fitting.loop import Recipe
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.diffusion.quiet import quiet
 from mcts_ray.diffusion.resolve import Model, resolve_model
+from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
 from mcts_ray.reward.lrm.accuracy import accuracies
 from mcts_ray.reward.lrm.data import Data, bradley_terry, ranked_right
 from mcts_ray.reward.lrm.files import write
@@ -25,7 +26,6 @@ from mcts_ray.reward.lrm.latents import encoded
 from mcts_ray.reward.lrm.model import LatentRewardModel
 from mcts_ray.reward.lrm.pairs import Pairs, read_pairs
 from mcts_ray.reward.lrm.words import Words
-from mcts_ray.scenes.train.loop import Progress, Recipe, fit
 
 SCENES = Recipe("lrm", steps=3000, batch=32, lr=4e-4, warmup=200, ema=0.998)
 # The published recipes: AdamW, weight decay 0.3, gradients clipped at 1.
@@ -67,7 +67,7 @@ def run(
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     levels = levels or (LEVELS_OF_SCENES if found.name == "scenes" else LEVELS)
     notes = {"model": found.name, "data": pairs.fingerprint, "levels": levels}
-    _check_same_run(out, notes, resume)
+    check_same_run(out, notes, resume, "holds a training run that differs in")
     tell = partial(report, "lrm") if report else None
     latents = encoded(pairs, pipe.vae, _size(pipe), out, _telling(tell, recipe, len(pairs.images)))
     known = Data(pairs, latents, Levels.from_scheduler(pipe.scheduler, levels), Words.of_pipeline(pipe), pipe.unet.device)
@@ -130,19 +130,6 @@ def _size(pipe) -> tuple[int, int]:
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     height, width = (side, side) if isinstance(side, int) else side
     return height * factor, width * factor
-
-
-def _check_same_run(out: Path, notes: dict, resume: bool) -> None:
-    """ValueError if `out` holds a run on other pairs or for another model; notes what this one is on."""
-    file = out / "run.json"
-    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
-        what = ", ".join(name for name in notes if before.get(name) != notes[name])
-        raise ValueError(
-            f"{out} holds a training run that differs in {what}; "
-            "train into another folder with --out, or start over with --no-resume"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(notes, indent=2) + "\n")
 
 
 def _telling(tell: Callable[[Progress], None] | None, recipe: Recipe, images: int) -> Callable[[int], None] | None:

@@ -10,11 +10,9 @@ trajectory only. Shards are mapped into memory and read as they are needed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-MANIFEST = "manifest.json"
-HELD_OUT = 0.1  # share of the prompts
+from mcts_ray.fitting import shards
+from mcts_ray.fitting.shards import Shards, add_shard, write_manifest
+
+KIND = "trajectories"
+read_manifest = partial(shards.read_manifest, kind=KIND)
 
 
 @dataclass(frozen=True)
@@ -54,28 +55,15 @@ class Batch:
     group: torch.Tensor
 
 
-class Trajectories:
+class Trajectories(Shards):
     """What `collect` has written to a folder. ValueError for one that holds no trajectories."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = read_manifest(folder)
-        if self.manifest is None or not self.manifest["shards"]:
-            raise ValueError(f"{folder} holds no trajectories; make some with mcts_ray.reward.value.collect")
+    kind, how = KIND, "`mcts-ray train reward --kind value --collect`"
 
     @cached_property
     def shards(self) -> list[dict[str, torch.Tensor]]:
         """The tensors of every shard, mapped into memory."""
-        names = [shard["file"] for shard in self.manifest["shards"]]
-        missing = [name for name in names if not (self.folder / name).is_file()]
-        if missing:
-            raise ValueError(f"{self.folder} lacks {missing[0]}, which its manifest names")
-        return [load_file(self.folder / name) for name in names]
-
-    @property
-    def key(self) -> str:
-        """What stands for the data."""
-        return hashlib.blake2b(json.dumps(self.manifest, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return [load_file(file) for file in self.files]
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -91,12 +79,7 @@ class Trajectories:
 
     def split(self) -> tuple[list[Group], list[Group]]:
         """Groups to train on, and those of a tenth of the prompts, which are held out; a prompt is on one side only, always the same."""
-        texts = self.manifest["prompts"]
-        there = sorted({group.prompt for group in self.groups}, key=lambda prompt: texts[prompt])
-        if len({texts[prompt] for prompt in there}) < 2:
-            raise ValueError(f"{self.folder} has trajectories of one prompt only; training holds prompts out and needs at least two")
-        order = np.random.default_rng(0).permutation(len(there))
-        held = {there[index] for index in order[: max(1, round(HELD_OUT * len(there)))]}
+        held = self.held_out({group.prompt for group in self.groups})
         return [g for g in self.groups if g.prompt not in held], [g for g in self.groups if g.prompt in held]
 
     def batch(self, groups: list[Group], device: torch.device | str = "cpu") -> Batch:
@@ -119,38 +102,11 @@ class Trajectories:
         )
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder; None if it has none. ValueError for one that is no manifest."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return found if found["kind"] == "trajectories" else _refuse(file)
-    except (ValueError, KeyError, TypeError):
-        return _refuse(file)
-
-
 def write_shard(folder: Path, manifest: dict[str, Any], first: int, tensors: Mapping[str, torch.Tensor], prompts: int) -> None:
     """Add a shard with the states of `prompts` prompts from number `first` on; a run that is cut off leaves no half of one."""
-    name = f"shard-{len(manifest['shards']):05d}.safetensors"
-    temporary = folder / f"{name}.tmp"
-    save_file(dict(tensors), temporary)
-    temporary.replace(folder / name)
-    size, states = (folder / name).stat().st_size, len(tensors["reward"])
-    manifest["shards"].append({"file": name, "first": first, "prompts": prompts, "states": states, "bytes": size})
+    about = {"first": first, "prompts": prompts, "states": len(tensors["reward"])}
+    add_shard(folder, manifest, partial(save_file, dict(tensors)), about)
     for level, count in zip(*np.unique(tensors["level"].numpy(), return_counts=True)):
         counts = manifest["counts"]
         counts[str(level)] = counts.get(str(level), 0) + int(count)
     write_manifest(folder, manifest)
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Replaced as a whole."""
-    temporary = folder / f"{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / MANIFEST)
-
-
-def _refuse(file: Path) -> None:
-    raise ValueError(f"{file} is no manifest of trajectories; choose another folder")

@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mcts_ray.fitting.early import EarlyStopping
+from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
 from mcts_ray.reward.value.data import Batch, Group, Trajectories
 from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
 from mcts_ray.reward.value.network import Shape, ValueNetwork
-from mcts_ray.scenes.train.loop import Progress, Recipe, fit, save
 
 RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay=0.02, ema=0.998, checkpoint_every=500)  # batch: groups
 PATIENCE = 5  # checkpoints without a better one after which training ends
@@ -71,7 +72,7 @@ def run(
     network = ValueNetwork(_shape(known, width)).to(device)
     center, scale = _units(known, network, kept, seed)
     watch = Watch(known, network, held, center, scale, out, resume)
-    _check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank}, resume)
+    check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank}, resume)
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = known.batch([kept[index] for index in rng.choice(len(kept), recipe.batch)], device)
@@ -113,71 +114,30 @@ def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor) -
     return (apart.abs() * loss).sum() / apart.abs().sum().clamp(min=1e-6)
 
 
-class Watch:
-    """Looks at the moving average of the weights at every checkpoint, keeps the best on disk, and says when to end.
-
-    Best is the highest mean rank correlation within held-out groups; of a network that ranks nothing, the lowest NLL.
-    """
+class Watch(EarlyStopping):
+    """Best is the highest mean rank correlation within held-out groups; of a network that ranks nothing, the lowest NLL."""
 
     def __init__(
         self, data: Trajectories, network: ValueNetwork, held: list[Group], center: float, scale: float, out: Path, resume: bool
     ) -> None:
-        self._data, self._network, self.held, self._units = data, network, held, (center, scale)
-        self._file = out / "best.pt"
-        every = max(1, len(held) // WATCHED)
-        self._watched = held[::every]
-        self._found: dict[str, float] = {}
-        self._saved = {"checkpoints": [], "best": None, "state": None}
-        if resume and self._file.exists():
-            self._saved = torch.load(self._file, map_location="cpu", weights_only=True)
+        super().__init__(network, out, resume, PATIENCE)
+        self._data, self.held, self._units = data, held, (center, scale)
+        self._watched = held[:: max(1, len(held) // WATCHED)]
 
-    @property
-    def over(self) -> bool:
-        """Whether the last `PATIENCE` checkpoints were not better than one before."""
-        checkpoints, best = self._saved["checkpoints"], self._saved["best"]
-        return best is not None and sum(step > best["step"] for step in checkpoints) >= PATIENCE
-
-    @property
-    def best(self) -> dict[str, torch.Tensor]:
-        """The weights of the best checkpoint."""
-        return self._saved["state"]
-
-    @property
-    def best_step(self) -> int:
-        """The step after which it was made."""
-        return self._saved["best"]["step"]
-
-    def __call__(self, step: int, state: dict[str, torch.Tensor]) -> bool:
-        """Look at the averaged weights after `step` steps; True if training is to end."""
-        self._saved["checkpoints"] = [known for known in self._saved["checkpoints"] if known < step] + [step]
+    def _look(self, state: dict[str, torch.Tensor]) -> tuple[dict[str, float], tuple[float, ...]]:
         found = self.measure(state)
-        self._found = {f"held_out_{name}": found[name] for name in ("spearman", "nll") if found[name] is not None}
-        score = (found["spearman"] or 0.0, -found["nll"])
-        best = self._saved["best"]
-        if best is None or best["step"] >= step or score > tuple(best["score"]):
-            kept = {name: value.cpu().clone() for name, value in state.items()}  # the average itself goes on in place
-            self._saved |= {"best": {"step": step, "score": score}, "state": kept}
-        save(self._file, self._saved)
-        return self.over
+        told = {f"held_out_{name}": found[name] for name in ("spearman", "nll") if found[name] is not None}
+        return told, (found["spearman"] or 0.0, -found["nll"])
 
     def measure(self, state: dict[str, torch.Tensor]) -> dict[str, float]:
-        """`summary` of the watched groups with other weights; the network's own come back."""
-        own = {name: value.clone() for name, value in self._network.state_dict().items()}
-        self._network.load_state_dict(state)
-        self._network.eval()
-        found = summary(list(self.predictions(self._watched)))
-        self._network.load_state_dict(own)
-        self._network.train()
-        return found
+        """`summary` of the watched groups with other weights."""
+        with self._with(state):
+            return summary(list(self.predictions(self._watched)))
 
     def predictions(self, groups: list[Group]):
         """What the network says of some groups."""
         device = next(self._network.parameters()).device
         return predict(self._network, self._data, groups, *self._units, device)
-
-    def telling(self, report: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
-        """`report` with what was found last beside the metrics of the batch."""
-        return report and (lambda progress: report(replace(progress, metrics=progress.metrics | self._found)))
 
 
 def _shape(data: Trajectories, width: int) -> Shape:
@@ -203,7 +163,8 @@ def _units(data: Trajectories, network: ValueNetwork, groups: list[Group], seed:
 
 def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Watch, out: Path, notes: dict) -> Path:
     """Write the best weights, rounded as they will be read, and what they are worth on all held-out prompts."""
-    network.load_state_dict({name: value.half().float() for name, value in watch.best.items()})
+    step, state = watch.best
+    network.load_state_dict({name: value.half().float() for name, value in state.items()})
     network.eval()
     manifest, (center, scale) = data.manifest, watch._units
     facts = {name: manifest[name] for name in ("levels", "at", "guidance", "seed", "trajectories")}
@@ -212,7 +173,7 @@ def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Wa
     ValueHead(network, config).save(out)
     found = list(watch.predictions(watch.held))
     record = {"model": config.model, "reward": config.reward, "data": facts, "recipe": asdict(recipe), **notes}
-    record |= {"best_step": watch.best_step, "parameters": sum(value.numel() for value in network.parameters())}
+    record |= {"best_step": step, "parameters": sum(value.numel() for value in network.parameters())}
     record |= {"torch": torch.__version__, "held_out": summary(found), "levels": by_level(found)}
     (out / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out
@@ -221,14 +182,3 @@ def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Wa
 def _check_model(data: Trajectories, model: str) -> None:
     if data.manifest["model"] != model:
         raise ValueError(f"the trajectories in {data.folder} are those of {data.manifest['model']}, not of {model}")
-
-
-def _check_same_run(out: Path, notes: dict, resume: bool) -> None:
-    """ValueError if `out` holds a run on other data or of another shape, which is to be gone on with."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "run.json"
-    notes = json.loads(json.dumps(notes))
-    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
-        what = ", ".join(name for name in notes if before.get(name) != notes[name])
-        raise ValueError(f"{out} holds a run with other {what}; train into another folder with --out, or start over with --no-resume")
-    file.write_text(json.dumps(notes, indent=2) + "\n")

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from mcts_ray.fitting.loop import Recipe, fit
+
 from ..render import SIDE, render_arrays
 from .data import crowded_scenes, random_scenes
-from .loop import Recipe, fit
 
 RECIPE = Recipe("autoencoder", steps=4500, batch=16, lr=1e-3, ema=0.998)
 KL_WEIGHT = 3e-5

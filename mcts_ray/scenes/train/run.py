@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from mcts_ray.fitting.loop import Progress, Recipe
+
 from ..scorer import WEIGHTS
 from . import autoencoder, scorer, unet
-from .loop import Progress, Recipe
 from .text import tokenizer
 
 PARTS = ("autoencoder", "unet", "scorer")

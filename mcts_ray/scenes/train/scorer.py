@@ -14,12 +14,13 @@ from diffusers import AutoencoderKL
 from scipy import ndimage
 from transformers import CLIPTokenizer
 
+from mcts_ray.fitting.loop import Recipe, fit
+
 from ..render import Arrays, render_arrays
 from ..scorer import Scorer, ScorerNetwork
 from .corrupt import corrupt, twin
 from .data import captions_of, random_scenes
 from .facts import FACT_TOKENS, FACTS_OF, facts_of, spread
-from .loop import Recipe, fit
 from .text import LENGTH, tokenizer
 
 RECIPE = Recipe("scorer", steps=12000, batch=64, lr=1.5e-3, ema=0.998, warmup=300)

@@ -16,11 +16,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
+from mcts_ray.fitting.loop import Progress, Recipe, fit, save
+
 from ..grammar import MAX_OBJECTS
 from ..render import render_arrays
 from .autoencoder import to_tensor
 from .data import captions_of, random_scenes
-from .loop import Progress, Recipe, fit, save
 from .text import text_encoder, tokenizer
 
 RECIPE = Recipe("unet", steps=4500, batch=64, lr=1e-3, ema=0.999, warmup=300)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mcts_ray.fitting.loop import Recipe
 from mcts_ray.reward.lrm import load
 from mcts_ray.reward.lrm import train as module
 from mcts_ray.reward.lrm.model import LatentRewardModel
 from mcts_ray.reward.lrm.pairs import read_pairs
 from mcts_ray.reward.lrm.train import SD, SDXL, loss_of_batch, run, split
 from mcts_ray.reward.step import States
-from mcts_ray.scenes.train.loop import Recipe
 from tests.reward.lrm.pictures import light_pairs, write_folder
 from tests.reward.lrm.published import adapter_of
 from tests.tiny import tiny_pipeline

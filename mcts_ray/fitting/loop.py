@@ -140,3 +140,13 @@ def save(path: Path, state: dict) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)
+
+
+def check_same_run(out: Path, notes: dict, resume: bool, how: str = "holds a run with other") -> None:
+    """Note in `out` what a run is on. ValueError if it holds a run on something else that is to be gone on with."""
+    out.mkdir(parents=True, exist_ok=True)
+    file, notes = out / "run.json", json.loads(json.dumps(notes))
+    if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
+        what = ", ".join(name for name in notes if before.get(name) != notes[name])
+        raise ValueError(f"{out} {how} {what}; train into another folder with --out, or start over with --no-resume")
+    file.write_text(json.dumps(notes, indent=2) + "\n")
