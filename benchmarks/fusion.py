@@ -26,7 +26,7 @@ import torch
 
 from benchmarks import fusion_study
 from benchmarks.common import RESULTS, ROOT, bars, write
-from mcts_ray.config import parse_setting
+from mcts_ray.settings import parse_setting
 from mcts_ray.diffusion.noise import draw
 from mcts_ray.fusion.ensemble import ensemble
 from mcts_ray.fusion.innovation import barycenter

@@ -21,7 +21,8 @@ from mcts_ray.checks import (
     fusion_decoder,
     needs_scenes,
 )
-from mcts_ray.config import SearchConfig, load_config, parse_setting
+from mcts_ray.config import SearchConfig
+from mcts_ray.settings import load_config, parse_setting
 from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_free

@@ -3,7 +3,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from mcts_ray.config import ConfigError, SearchConfig, load_config, make_config, parse_setting
+from mcts_ray.config import SearchConfig
+from mcts_ray.settings import ConfigError, load_config, make_config, parse_setting
 
 
 def test_every_field_is_described():

@@ -9,7 +9,8 @@ from typing import Any
 
 from mcts_ray import __version__
 from mcts_ray.audit.searches import JumpPaths, Siblings
-from mcts_ray.config import SearchConfig, make_config
+from mcts_ray.config import SearchConfig
+from mcts_ray.settings import make_config
 from mcts_ray.search.base import Setting
 from mcts_ray.search.branching import Branching
 

@@ -14,7 +14,8 @@ from typing import Any
 from mcts_ray import __version__
 from mcts_ray.checks import check_algorithm
 from mcts_ray.compare.judge import as_reward
-from mcts_ray.config import ConfigError, SearchConfig, make_config, parse_setting
+from mcts_ray.config import SearchConfig
+from mcts_ray.settings import ConfigError, make_config, parse_setting
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.gain.folder import weights
 from mcts_ray.report import folder

@@ -30,7 +30,7 @@ from mcts_ray.compare.design import (
 )
 from mcts_ray.compare.judge import VERIFIER, as_reward
 from mcts_ray.compare.prompts import read_prompt_file
-from mcts_ray.config import parse_setting
+from mcts_ray.settings import parse_setting
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.run import check_writable
 from mcts_ray.request import check_where

@@ -119,7 +119,7 @@ def submit(
     as_json: Json = False,
 ) -> int:
     """Queue a search for PROMPT, or one for each line of a file."""
-    from mcts_ray.config import load_config, parse_setting
+    from mcts_ray.settings import load_config, parse_setting
     from mcts_ray.request import read_prompts
 
     options = dict(algorithm=algorithm, reward=reward, negative_prompt=negative_prompt, budget=budget, max_seconds=max_seconds)

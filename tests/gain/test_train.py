@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from mcts_ray import SearchConfig
-from mcts_ray.config import load_config
+from mcts_ray.settings import load_config
 from mcts_ray.gain import train
 from mcts_ray.gain.data import Recorded
 from mcts_ray.gain.folder import Config

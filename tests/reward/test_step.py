@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mcts_ray.config import ConfigError, make_config
+from mcts_ray.settings import ConfigError, make_config
 from mcts_ray.reward import step
 from mcts_ray.reward.step import States, absolute, find_step_model, step_weights
 
