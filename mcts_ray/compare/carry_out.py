@@ -6,7 +6,7 @@ from typing import Any
 
 from mcts_ray.compare.design import Design, open_folder
 from mcts_ray.compare.page import page
-from mcts_ray.compare.pool import MAIN, VALIDATION, Pool, pools
+from mcts_ray.compare.pool import Pool, pools
 from mcts_ray.compare.request import Comparison
 from mcts_ray.compare.run import Report, gold_judge, run
 from mcts_ray.compare.summary import summarise, write_csv
@@ -37,8 +37,7 @@ def _pools(c: Comparison, searcher: Searcher, gold, device: str, report: Report)
     if not c.design.pool:
         return {}, {}
     guide = resolve_reward(c.design.reward, device)
-    main, validation = (pools(c.design, searcher, guide, gold, c.pools, split, report) for split in (MAIN, VALIDATION))
-    return main, validation
+    return pools(c.design, searcher, guide, gold, c.pools, report)
 
 
 def _head(design: Design) -> dict[str, Any]:

@@ -66,6 +66,11 @@ class Design:
     validation: dict[str, list[str]] = field(default_factory=dict)
     version: str = __version__
 
+    @property
+    def budgets(self) -> list[int]:
+        """NFE of each of `times`."""
+        return [times * self.levels for times in self.times]
+
     def config(self, arm: Arm, times: int, seed: int) -> SearchConfig:
         """The search of one cell. Every image is kept, so that the gold of each best one on the way is known."""
         budget = times * self.levels

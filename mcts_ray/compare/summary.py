@@ -43,7 +43,7 @@ def summarise(design: Design, rows: Sequence[Row], pools: dict[str, list[Pool]],
 
 
 def _set(design: Design, name: str, rows: list[Row], pools: list[Pool] | None, validation: list[Pool] | None) -> dict[str, Any]:
-    budgets = [times * design.levels for times in design.times]
+    budgets = design.budgets
     references = _references(pools, validation, budgets) if pools else {}
     found = []
     for times in design.times:
