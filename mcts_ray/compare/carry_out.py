@@ -20,10 +20,11 @@ def carry_out(comparison: Comparison, report: Report = lambda line: None) -> dic
     """Do what is left to do and write the figures of all; returns the summary. Ctrl-C loses the group under way alone."""
     c = comparison
     open_folder(c.design, c.out)
-    device = str(resolve_device("auto" if c.executor == "ray" else c.device))  # of the judge, in this process
+    here = "auto" if c.executor == "ray" and c.device == "cuda" else c.device  # of workers, this machine may have none
+    device = str(resolve_device(here))  # of the judge, in this process
     gold = gold_judge(c.design, device)
     where = {"executor": c.executor, "workers": c.workers, "address": c.address}
-    with Searcher.from_pretrained(c.model, c.device, c.dtype, **where) as searcher:
+    with Searcher.from_pretrained(c.model, c.device, c.design.dtype, **where) as searcher:
         main, validation = _pools(c, searcher, gold, device, report)
         rows = run(c.design, searcher, gold, c.out, report)
     summary = {"design": _head(c.design), "versions": versions(), **summarise(c.design, rows, main, validation)}

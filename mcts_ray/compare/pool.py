@@ -97,7 +97,7 @@ def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folde
     scores = []
     for at in range(0, len(texts), GROUP):
         group = texts[at : at + GROUP]
-        key = _key([design.weights, config.model_dump(mode="json", exclude_defaults=True), group])
+        key = _key([design.weights, design.dtype, config.model_dump(mode="json", exclude_defaults=True), group])
         path = folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"
         if not path.exists():
             _save(path, images=_sample(searcher, group, config))
