@@ -105,7 +105,7 @@ class SearchConfig(BaseModel):
         None,
         min_length=1,
         description="fk, bfs, smc-tempered, dfs: shares of a trajectory's calls after which states are scored. "
-        "[.2, .4, .6, .8; smc-tempered: every call]",
+        "[.2, .4, .6, .8; bfs: .2, .4, .8; smc-tempered: every call]",
     )
     resampling: Literal["multinomial", "ssp", "top"] | None = Field(
         None, description="fk, bfs, smc-tempered: how particles are drawn by their weights. [multinomial, ssp, ssp]"
@@ -124,6 +124,8 @@ class SearchConfig(BaseModel):
     init: int | None = Field(None, ge=1, description="rbf: initial noises of a sample, at most a tenth of its budget. [25]")
     rounds: int | None = Field(None, ge=1, description="nts: rounds of candidates per step, fewer if the budget is small. [20]")
     epsilon: float | None = Field(None, ge=0, le=1, description="nts: probability of a fresh noise. [.4]")
+    radius: float | None = Field(None, gt=0, description="nts: lambda, how far a neighbour is from its noise at most, of sqrt(d). [.15]")
+    cosine: float | None = Field(None, gt=0, lt=1, description="zero-order: c, cosine between a noise and its neighbours. [.95]")
     phi: float = Field(
         0.6,
         ge=0,

@@ -43,7 +43,7 @@ class NTS(Rounds):
 
     @classmethod
     def options(cls, config: SearchConfig) -> dict[str, Any]:
-        return {"offspring": config.offspring, "rounds": config.rounds, "epsilon": config.epsilon}
+        return {"offspring": config.offspring, "rounds": config.rounds, "radius": config.radius, "epsilon": config.epsilon}
 
     def _script(self) -> Script:
         while tries := self.largest(self.offspring * self.rounds, self._cost):
