@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
 IGE = ("ige_model", "ige_target", "ige_choice", "ige_top", "ige_version", "ige_online", "price")  # fields of jump ige
+TABLED = {"best-of-n", "psp"}  # those that go by the table of an IGE, since they plan whole walks before they see a state
 # Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
 # those that have no use for a step score.
 NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
@@ -38,7 +39,8 @@ class SearchConfig(BaseModel):
     jump: Literal["constant", "table", "ays", "ige"] = Field(
         "constant",
         description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels, ige: for "
-        "each new child by a network that reads its parent's state (mcts), else by its table.",
+        "each new child by a network that reads its parent's state (mcts), or by its table of best jumps, a k for each level (best-of-n, "
+        "psp, whose walks are planned before any state is there to be read).",
     )
     k: int = Field(1, ge=1, description="Levels per jump where `jump` is constant; a trajectory costs ceil(levels / k) NFE.")
     jumps: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="The jump sizes among which a table chooses.")
@@ -229,11 +231,14 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _ige_fits(self) -> SearchConfig:
-        if self.jump == "ige" and self.algorithm != "mcts":
+        if self.jump == "ige" and self.algorithm not in TABLED | {"mcts"}:
             raise ValueError(f"jump ige chooses at the states of a tree, which {self.algorithm} has not; set algorithm to mcts or jump to table")
         set_ = [name for name in IGE if getattr(self, name) != SearchConfig.model_fields[name].default]
         if set_ and self.jump != "ige":
             raise ValueError(f"{set_[0]} belongs to jump ige; set jump to ige or leave it out")
+        if self.algorithm in TABLED and set_ not in ([], ["ige_model"]):
+            name = next(name for name in set_ if name != "ige_model")
+            raise ValueError(f"{self.algorithm} goes by the table of the IGE, on which {name} has no effect; leave {name} out")
         if self.ige_online is not None and self.ige_version is not None:
             raise ValueError("a search that is pinned to a version learns nothing; set ige_version or ige_online")
         if self.ige_online is not None and (self.ige_choice == "greedy" or self.ige_target != "value"):
