@@ -10,6 +10,7 @@ BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
 IGE = ("ige_model", "ige_target", "ige_choice", "ige_top", "ige_version", "ige_online", "price")  # fields of jump ige
 TABLED = {"best-of-n", "psp"}  # those that go by the table of an IGE, since they plan whole walks before they see a state
+PRUNE = {"prune_z": "statistical", "prune_least": "statistical", "prune_stages": "stages", "prune_cold": "memory"}  # fields of its rules
 # Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
 # those that have no use for a step score.
 NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
@@ -186,9 +187,20 @@ class SearchConfig(BaseModel):
     particles: Literal["keep", "retire"] = Field(
         "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
     )
-    prune: tuple[Literal["statistical", "stages", "gain"], ...] = Field(
-        (), description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain; none by default."
+    prune: tuple[Literal["statistical", "stages", "gain", "memory"], ...] = Field(
+        (),
+        description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain, and memory: states of pruned "
+        "subtrees, and those that nothing starts from, are let go, and made again where they are needed after all; none by default.",
     )
+    prune_z: float = Field(2.0, ge=0, description="prune statistical: z, half width of the bounds in standard deviations.")
+    prune_least: int = Field(4, ge=1, description="prune statistical: returns that a subtree needs to be judged.")
+    prune_stages: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), min_length=1, description="prune stages: shares of the budget after which seeds are halved."
+    )
+    prune_cold: float = Field(
+        0.125, gt=0, le=1, description="prune memory: share of the budget for which a state is kept that nothing starts from."
+    )
+    prune_revive: bool = Field(True, description="prune: whether a pruned subtree comes back once all of its siblings are below it.")
     prune_gains: tuple[float, ...] | None = Field(
         None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
     )
@@ -303,6 +315,9 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
         if self.jump != "ige" and ("gain" in self.prune) != (self.prune_gains is not None):
             raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
+        for name, rule in PRUNE.items():
+            if rule not in self.prune and getattr(self, name) != SearchConfig.model_fields[name].default:
+                raise ValueError(f"{name} belongs to the rule {rule} of prune; add it to prune or leave {name} out")
         if self.prune_gains is not None and len(self.prune_gains) != self.levels:
             raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")
         return self
