@@ -149,8 +149,9 @@ def test_rules_of_pruning_come_as_a_list_or_as_one_name():
     assert both.prune == ("statistical", "stages") and SearchConfig(**both.model_dump()) == both
     for values, sentence in [
         ({"prune": "stages"}, "best-of-n cannot prune by rules"),
-        ({"algorithm": "mcts", "prune": "random"}, "prune.0: input should be 'statistical', 'stages' or 'gain', not 'random'"),
+        ({"algorithm": "mcts", "prune": "random"}, "prune.0: input should be 'statistical', 'stages', 'gain' or 'memory', not 'random'"),
         ({"algorithm": "mcts", "prune": "gain"}, "set both or neither"),
+        ({"algorithm": "mcts", "prune": "stages", "prune_cold": 0.5}, "prune_cold belongs to the rule memory of prune; add it"),
         ({"algorithm": "mcts", "prune": "gain", "prune_gains": [1.0]}, "prune_gains has 1 entries where levels is 30"),
     ]:
         with pytest.raises(ConfigError, match=sentence):

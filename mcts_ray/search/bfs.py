@@ -1,4 +1,4 @@
-"""Breadth-first search over denoising steps (Zhang et al., arXiv 2505.23614), which unifies particle methods by three choices.
+"""Breadth-first search over denoising steps (Zhang et al., arXiv 2505.23614, tables 1 and 2): particle methods unified by three choices.
 
 Score: current, diff or max; temperature: constant or growing as (1 + gamma)^i - 1, gamma .008 or .024; selection: multinomial, SSP
 or top: table 1 names methods by them, table 2 chooses. The paper's own choice, the default here: max, growing, SSP; checks after 20,

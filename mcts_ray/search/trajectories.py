@@ -1,4 +1,7 @@
-"""What searches share that walk down the levels of a jump policy: their settings, and the edges of a walk."""
+"""What searches share that walk down the levels of a jump policy: their settings, and the edges of a walk.
+
+The angle of an edge stands for the eta of DDIM (Song et al., arXiv 2010.02502, equation 16, in the update of equation 12).
+"""
 
 from __future__ import annotations
 

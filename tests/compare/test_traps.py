@@ -1,4 +1,4 @@
-"""Known traps of published comparisons (search-methods.md, section 8.12), each on the command's own parts."""
+"""Known traps of published comparisons, each on the command's own parts."""
 
 from collections import defaultdict
 

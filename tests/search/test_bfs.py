@@ -14,7 +14,7 @@ def make(cls=BFS, budget=240, levels=30, **options):
 def test_the_defaults_are_the_papers():
     search = make(levels=100)
     assert (search.potential, search.tempering, search.resampling, search.ess) == ("max", 0.008, "ssp", None)
-    assert [part[-1] for part in search.parts] == [81, 61, 21, 0]  # 20, 40, 80 calls, search-methods.md section 8.5
+    assert [part[-1] for part in search.parts] == [81, 61, 21, 0]  # 20, 40, 80 calls
 
 
 def test_the_temperature_grows_past_one():

@@ -174,7 +174,8 @@ def test_a_state_made_again_is_the_same_state(room):
 
 
 def test_every_constant_comes_from_the_configuration():
-    fields = dict(prune=("statistical", "stages", "memory"), prune_z=1.0, prune_least=2, prune_stages=(0.3,), prune_cold=0.5, prune_revive=False)
+    fields = dict(prune=("statistical", "stages", "memory"), prune_z=1.0, prune_least=2)
+    fields |= dict(prune_stages=(0.3,), prune_cold=0.5, prune_revive=False)
     config = SearchConfig(algorithm="mcts", levels=T, **fields).resolved(True, (64, 64), "scenes")
     search = MCTS.from_config("s", Setting("", levels=T), config, lambda a, s: 0.0, Constant(1))
     expected = Pruning(fields["prune"], None, 1.0, 2, (0.3,), 0.5, False)

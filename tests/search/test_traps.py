@@ -1,4 +1,4 @@
-"""Known traps that many searches share (search-methods.md, section 8.12); those of one alone are in its own file."""
+"""Known traps that many searches share; those of one alone are in its own file."""
 
 import numpy as np
 import pytest
