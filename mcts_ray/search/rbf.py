@@ -6,10 +6,11 @@ quota rolls over to the next step,
 
     Q <- Q0 + (Q - used),    Q0 = max(1, floor((NFE of the sample - n_init) / S))
 
-S being the steps of a trajectory. If none is better, the best child of the step goes on with r* as it was, and Q <- Q0. At the last step
-whose children are valued all that is left is spent, and its best child is finished. The paper's setting: B = 2, n_init = 25 with 500 NFE
-and S = 10, so that Q0 = 22; 25 noises are a tenth of a sample's NFE, which is also the most that is spent on noises here. Its change
-of interpolant, from linear to variance preserving, is a matter of the model's levels and is not made here; eta = 1 takes the place of its diffusion coefficient.
+S being the steps of a trajectory. If none is better, the best child of the step goes on with r* as it was, and Q <- Q0. At the last
+step whose children are valued all that is left is spent, and its best child is finished. The paper's setting: B = 2, n_init = 25 with
+500 NFE and S = 10, so that Q0 = 22; 25 noises are a tenth of a sample's NFE, which is also the most that is spent on noises here. Its
+change of interpolant, from linear to variance preserving, is a matter of the model's levels and is not made here; eta = 1 takes the
+place of its diffusion coefficient.
 """
 
 from __future__ import annotations
