@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
 IGE = ("ige_model", "ige_target", "ige_choice", "ige_top", "ige_version", "ige_online", "price")  # fields of jump ige
+TABLED = {"best-of-n", "psp"}  # those that go by the table of an IGE, since they plan whole walks before they see a state
+PRUNE = {"prune_z": "statistical", "prune_least": "statistical", "prune_stages": "stages", "prune_cold": "memory"}  # fields of its rules
 # Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
 # those that have no use for a step score.
 NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
@@ -38,7 +40,8 @@ class SearchConfig(BaseModel):
     jump: Literal["constant", "table", "ays", "ige"] = Field(
         "constant",
         description="How jump sizes are chosen; constant: `k`, table: `jump_table`, ays: through ten Align Your Steps levels, ige: for "
-        "each new child by a network that reads its parent's state (mcts), else by its table.",
+        "each new child by a network that reads its parent's state (mcts), or by its table of best jumps, a k for each level (best-of-n, "
+        "psp, whose walks are planned before any state is there to be read).",
     )
     k: int = Field(1, ge=1, description="Levels per jump where `jump` is constant; a trajectory costs ceil(levels / k) NFE.")
     jumps: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="The jump sizes among which a table chooses.")
@@ -105,7 +108,7 @@ class SearchConfig(BaseModel):
         None,
         min_length=1,
         description="fk, bfs, smc-tempered, dfs: shares of a trajectory's calls after which states are scored. "
-        "[.2, .4, .6, .8; smc-tempered: every call]",
+        "[.2, .4, .6, .8; bfs: .2, .4, .8; smc-tempered: every call]",
     )
     resampling: Literal["multinomial", "ssp", "top"] | None = Field(
         None, description="fk, bfs, smc-tempered: how particles are drawn by their weights. [multinomial, ssp, ssp]"
@@ -124,6 +127,8 @@ class SearchConfig(BaseModel):
     init: int | None = Field(None, ge=1, description="rbf: initial noises of a sample, at most a tenth of its budget. [25]")
     rounds: int | None = Field(None, ge=1, description="nts: rounds of candidates per step, fewer if the budget is small. [20]")
     epsilon: float | None = Field(None, ge=0, le=1, description="nts: probability of a fresh noise. [.4]")
+    radius: float | None = Field(None, gt=0, description="nts: lambda, how far a neighbour is from its noise at most, of sqrt(d). [.15]")
+    cosine: float | None = Field(None, gt=0, lt=1, description="zero-order: c, cosine between a noise and its neighbours. [.95]")
     phi: float = Field(
         0.6,
         ge=0,
@@ -182,9 +187,20 @@ class SearchConfig(BaseModel):
     particles: Literal["keep", "retire"] = Field(
         "keep", description="mcts: whether siblings that have been fused are still searched; retire: no, their results stay."
     )
-    prune: tuple[Literal["statistical", "stages", "gain"], ...] = Field(
-        (), description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain; none by default."
+    prune: tuple[Literal["statistical", "stages", "gain", "memory"], ...] = Field(
+        (),
+        description="mcts: rules by which subtrees are given up, one or several of statistical, stages, gain, and memory: states of pruned "
+        "subtrees, and those that nothing starts from, are let go, and made again where they are needed after all; none by default.",
     )
+    prune_z: float = Field(2.0, ge=0, description="prune statistical: z, half width of the bounds in standard deviations.")
+    prune_least: int = Field(4, ge=1, description="prune statistical: returns that a subtree needs to be judged.")
+    prune_stages: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), min_length=1, description="prune stages: shares of the budget after which seeds are halved."
+    )
+    prune_cold: float = Field(
+        0.125, gt=0, le=1, description="prune memory: share of the budget for which a state is kept that nothing starts from."
+    )
+    prune_revive: bool = Field(True, description="prune: whether a pruned subtree comes back once all of its siblings are below it.")
     prune_gains: tuple[float, ...] | None = Field(
         None, description="Where prune has gain: what a jump from each level 1, 2, ... is predicted to gain; 0 or less: hopeless."
     )
@@ -227,11 +243,14 @@ class SearchConfig(BaseModel):
 
     @model_validator(mode="after")
     def _ige_fits(self) -> SearchConfig:
-        if self.jump == "ige" and self.algorithm != "mcts":
+        if self.jump == "ige" and self.algorithm not in TABLED | {"mcts"}:
             raise ValueError(f"jump ige chooses at the states of a tree, which {self.algorithm} has not; set algorithm to mcts or jump to table")
         set_ = [name for name in IGE if getattr(self, name) != SearchConfig.model_fields[name].default]
         if set_ and self.jump != "ige":
             raise ValueError(f"{set_[0]} belongs to jump ige; set jump to ige or leave it out")
+        if self.algorithm in TABLED and set_ not in ([], ["ige_model"]):
+            name = next(name for name in set_ if name != "ige_model")
+            raise ValueError(f"{self.algorithm} goes by the table of the IGE, on which {name} has no effect; leave {name} out")
         if self.ige_online is not None and self.ige_version is not None:
             raise ValueError("a search that is pinned to a version learns nothing; set ige_version or ige_online")
         if self.ige_online is not None and (self.ige_choice == "greedy" or self.ige_target != "value"):
@@ -296,6 +315,9 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
         if self.jump != "ige" and ("gain" in self.prune) != (self.prune_gains is not None):
             raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
+        for name, rule in PRUNE.items():
+            if rule not in self.prune and getattr(self, name) != SearchConfig.model_fields[name].default:
+                raise ValueError(f"{name} belongs to the rule {rule} of prune; add it to prune or leave {name} out")
         if self.prune_gains is not None and len(self.prune_gains) != self.levels:
             raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")
         return self

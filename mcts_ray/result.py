@@ -25,7 +25,7 @@ class SearchResult:
     thumbnails: a small JPEG of each of them, by node. refusals: how often a fusion was refused, by reason.
     scoring_seconds: busy time of decoding and rewarding, beside the ledger's `denoiser_seconds`.
     scores: with `record_scores` the step score of every evaluated state that has one, by node.
-    pruning: how many nodes were pruned, revived and evicted; empty without `prune`.
+    pruning: counts of what each rule of `prune` has done (`mcts_ray.tree.prune.Pruner.counts`), and particles retired; empty without.
     notes: sentences on how the search went, such as a jump policy that had to fall back.
     """
 

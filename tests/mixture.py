@@ -118,6 +118,8 @@ def run_together(searches: Sequence[Search], model: Mixture, reward: Function, r
                 final, images[work.search][work.edges[-1].node] = next(values), _image(unit.latent)
             cost = replace(unit.cost, decodes=count, reward_calls=count, fusions=int(work.fuse is not None))
             by_id[work.search].tell(Outcome(work.id, work.search, work.epoch, cost, final, scores, unit.error))
+        for search in running:
+            engine.store.forget(search.id, search.released())
     return [images[search.id] for search in searches]
 
 

@@ -62,7 +62,8 @@ def test_files_with_settings_over_them(tmp_path):
         ("a.json", '{"max_seconds": -1}', "max_seconds: input should be greater than 0, not -1"),
         ("a.json", '{"guidance": NaN}', "guidance: input should be a finite number"),
         ("a.json", '{"jump": "wild"}', "jump: input should be 'constant', 'table', 'ays' or 'ige', not 'wild'"),
-        ("a.json", '{"jump": "ige"}', "jump ige chooses at the states of a tree, which best-of-n has not"),
+        ("a.json", '{"jump": "ige", "algorithm": "fk"}', "jump ige chooses at the states of a tree, which fk has not"),
+        ("a.json", '{"jump": "ige", "price": 0.1}', "best-of-n goes by the table of the IGE, on which price has no effect; leave"),
         ("a.json", '{"price": 0.1}', "price belongs to jump ige; set jump to ige or leave it out"),
         ("a.json", '{"algorithm": "mcts", "jump": "ige", "ige_online": "o"}', "set ige_choice to top-m or sample, ige_target to value"),
         ("a.json", '{"algorithm": "mcts", "jump": "ige", "ige_online": "o", "ige_version": 1}', "pinned to a version learns nothing"),
@@ -148,8 +149,9 @@ def test_rules_of_pruning_come_as_a_list_or_as_one_name():
     assert both.prune == ("statistical", "stages") and SearchConfig(**both.model_dump()) == both
     for values, sentence in [
         ({"prune": "stages"}, "best-of-n cannot prune by rules"),
-        ({"algorithm": "mcts", "prune": "random"}, "prune.0: input should be 'statistical', 'stages' or 'gain', not 'random'"),
+        ({"algorithm": "mcts", "prune": "random"}, "prune.0: input should be 'statistical', 'stages', 'gain' or 'memory', not 'random'"),
         ({"algorithm": "mcts", "prune": "gain"}, "set both or neither"),
+        ({"algorithm": "mcts", "prune": "stages", "prune_cold": 0.5}, "prune_cold belongs to the rule memory of prune; add it"),
         ({"algorithm": "mcts", "prune": "gain", "prune_gains": [1.0]}, "prune_gains has 1 entries where levels is 30"),
     ]:
         with pytest.raises(ConfigError, match=sentence):

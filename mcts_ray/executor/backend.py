@@ -63,7 +63,7 @@ class Found:
     """What is left of a search: everything a result is made of.
 
     first: the node of the image that was finished first. gallery: images (H, W, 3) uint8 by node, of `best` and `first`.
-    scores: recorded step scores by node. pruning: how many nodes were pruned, revived and evicted; empty if none can be.
+    scores: recorded step scores by node. pruning: counts of what the rules of pruning have done; empty without.
     notes: what the user should know of how it went.
     """
 

@@ -67,14 +67,14 @@ def resolve(
 
 
 def with_ige(model: str, denoiser: Denoiser, config: SearchConfig) -> SearchConfig:
-    """The IGE of a configuration checked against the model; its price and its table are filled in."""
+    """The IGE of a configuration checked against the model; its table is filled in, and for mcts, which asks the network, its price."""
     source = find_ige(model, config.ige_model)
     if config.ige_online:
         source = begin_online(source, config.ige_online)
     ige = denoiser.evaluator(source).config
     ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps)
     weights(source, config.ige_version)
-    defaults = {"price": ige.price, "jump_table": ige.table_of(config.jumps)}
+    defaults = {"jump_table": ige.table_of(config.jumps)} | ({"price": ige.price} if config.algorithm == "mcts" else {})
     return config.model_copy(
         update={"ige_model": source} | {name: value for name, value in defaults.items() if getattr(config, name) is None}
     )
@@ -85,7 +85,7 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
     scored: dict[str, Any] = {}
     if config.scores_in_engine:
         scored = {"step_reward": config.step_reward, "step_model": find_step_model(config.step_reward, model, config.step_model)}
-    if config.jump == "ige":
+    if config.jump == "ige" and config.algorithm == "mcts":
         scored |= {"ige_model": config.ige_model, "ige_target": config.ige_target, "ige_version": config.ige_version}
         scored |= {"ige_features": config.ige_online is not None}
     setting = Setting(

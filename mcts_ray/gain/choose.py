@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -116,12 +116,6 @@ class Chooser:
         """Take what is predicted of a state."""
         self._gains[gains.node] = gains
 
-    def forget(self, nodes: Iterable[str]) -> None:
-        """These nodes are widened no more."""
-        for node in nodes:
-            self._gains.pop(node, None)
-            self._returned.pop(node, None)
-
     def version(self, node: str) -> int | None:
         """The version that decides at a node; None where the fallback does."""
         found = self._gains.get(node)
@@ -139,6 +133,10 @@ class Chooser:
         high = max(self.net(jump, level) + APART * math.sqrt(jump.variance) for jump in jumps if jump.k == k)
         low = [self.net(jump, level) - APART * math.sqrt(jump.variance) for jump in jumps if jump.k != k]
         return high - max(low, default=-math.inf)
+
+    def sizes_at(self, node: str, level: int) -> list[int]:
+        """The jumps from a node of which something is predicted."""
+        return [jump.k for jump in self._jumps(node, level)]
 
     def k(self, node: str, level: int, draw: int, worth: Callable[[int], bool] = lambda k: True) -> int:
         """The jump of child number `draw` of a node, one that is `worth` it; the best of all if none is."""

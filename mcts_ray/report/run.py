@@ -88,14 +88,18 @@ class RunDirectory:
 def score_table(result: SearchResult) -> dict[str, np.ndarray]:
     """The arrays of scores.npz: a row for each finished image, along the calls on its path; NaN where there is no score.
 
-    A path that has fewer calls than the longest ends in NaN.
+    Of a path that was sent back up (dfs) the states that its last way down passed through, one at each level. A path that has
+    fewer calls than the longest ends in NaN.
     """
+    level = {node["id"]: node["level"] for node in result.tree["nodes"]}
     parent = {node["id"]: node["parent"] for node in result.tree["nodes"]}
     rows = []
     for candidate in result.finished:
-        path = [parent[candidate.node]]
-        while parent[path[-1]] is not None:
-            path.append(parent[path[-1]])
+        path, node = [], parent[candidate.node]
+        while node is not None:
+            if not path or level[node] > level[path[-1]]:
+                path.append(node)
+            node = parent[node]
         rows.append([result.scores.get(node, np.nan) for node in reversed(path)])
     calls = max(map(len, rows))
     scores = np.array([row + [np.nan] * (calls - len(row)) for row in rows])

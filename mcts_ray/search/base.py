@@ -313,7 +313,7 @@ class Search(ABC):
         return self._recorded(again)
 
     def released(self) -> list[str]:
-        """Nodes whose kept states are needed no more, each named once."""
+        """Nodes whose kept states are not needed any more, or not for now, since this was last asked."""
         return []
 
     def transitions(self) -> list[Transition]:

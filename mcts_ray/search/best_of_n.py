@@ -2,6 +2,8 @@
 
 n is what the budget pays for: budget // NFE of one trajectory. A trajectory walks from level T to 0 by the jumps of a
 policy; with the constant k that is T, T-k, ..., 0 (the last jump shorter if k does not divide T) at ceil(T / k) NFE.
+
+There is no paper to follow: the gain over one sample is that of the maximum of n draws, sigma E[max of n] for normal rewards.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""Depth-first search with backtracking (arXiv 2505.23614, "DFS"): a trajectory that looks bad is sent back up and tried again.
+"""Depth-first search with backtracking (Zhang et al., arXiv 2505.23614, global search, "DFS"): what looks bad is sent back and tried again.
 
 One state walks; at check levels it is valued by the reward of its predicted x0. If the value is below a threshold, the state is
 re-noised by the forward process to a higher level s and walks down again, until the backtrack budget is spent; then the best state that
 has been seen at that check goes on. Re-noising needs no kernel of its own: with x_a = alpha_a x0 + sigma_a eps,
 
-    x_s = (alpha_s / alpha_a) x_a + noise = alpha_s x0 + sigma_s (cos(phi) eps + sin(phi) z),   cos(phi) = alpha_s sigma_a / (alpha_a sigma_s)
+    x_s = (alpha_s / alpha_a) x_a + noise = alpha_s x0 + sigma_s (cos(phi) eps + sin(phi) z)
+    cos(phi) = alpha_s sigma_a / (alpha_a sigma_s)
 
 is the kernel of every jump, with the angle that `phi` gives for jumps upwards, whatever eta is.
 
 The paper's thresholds are tuned per task; by default it is here the mean of the values seen at the same check before, which needs
 no unit of the reward. Checks (0.2, 0.4, 0.6, 0.8), the way back (a quarter of a trajectory) and the backtracks (8 per trajectory) are
-choices of this implementation. On its way down a re-noised state is valued at the check that it failed, not at earlier ones.
+choices of this implementation, which follows a description of the paper's method in words; its equation numbers could not be looked
+up. On its way down a re-noised state is valued at the check that it failed, not at earlier ones.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ How fast values approach the exact ones. With n children drawn and visited whate
 selection looks at the estimates that it makes: a child with an unlucky first return is seldom seen again and keeps it, one with a
 lucky return is corrected, so that v is too low until the mean visits of a child, N^(1-a) / C, exceed about mean(w) / w_i, w =
 exp(lambda v). Every level of branching repeats this with the visits that are left to it, which is why few places are better than
-many, and small lambda times spread of rewards better than large. Figures: docs/lab.md.
+many, and small lambda times spread of rewards better than large. With the paper's constants a bias
+stays flat within any budget that was tried (root too low by .14 at 2,560 and at 10,240 NFE, T = 8, lambda = 1). What does approach the
+exact values is one place to branch besides the root: branchings = 1 and a = 1/2, where the root's bias falls from .27 to .05 and its root
+mean square error from .54 to .09 between 8 and 256 trajectories' worth (lambda = 2). docs/lab.md has all figures, and
+tests/search/test_dts_exact.py repeats the main ones.
 """
 
 from __future__ import annotations

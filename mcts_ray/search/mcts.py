@@ -79,9 +79,13 @@ class MCTS(TreeSearch):
         self.scored = scored
         self._plant(Tree(root_id(seed), setting.levels, rule, calibration))
         self._pruning = pruning
-        self._pruner = Pruner(self.tree, pruning, budget) if pruning else None
+        self._keeps = fusing is not None and fusing.mode in STATES
+        self._pruner = Pruner(self.tree, pruning, budget, lambda node: self._keeps and node.phi > 0) if pruning else None
         if self._pruner:
             self.pruning = self._pruner.counts
+        if fusing and fusing.retire:
+            self.pruning["retired"] = 0
+        self._remade: dict[str, list[Node]] = {}  # of the units out, the states above their new child that they make again
         self.chooser = chooser
         self._plans: dict[tuple[int, int] | None, tuple[State, ...]] = {}
         trajectory = _nfe(self._plan(self.tree.root))
@@ -89,7 +93,6 @@ class MCTS(TreeSearch):
         self._rollouts: dict[str, list[State]] = {}  # of the units out, below their new child
         self._fusions = Fusions(fusing) if fusing else None
         self._begun: Offer | None = None  # a fusion some of whose children are still to be made
-        self._keeps = fusing is not None and fusing.mode in STATES
 
     @classmethod
     def from_config(
@@ -129,7 +132,7 @@ class MCTS(TreeSearch):
     def _propose(self) -> Work | None:
         choice = self._selected()
         parent, offer = (choice.parent, choice) if isinstance(choice, Offer) else (choice, None)
-        if parent is None or (self._guided and not self._room(_nfe(self._plan(parent)))):
+        if parent is None or (self._guided and not self._room(self._cost(parent))):
             return None
         return self._expand(parent, offer)
 
@@ -146,7 +149,7 @@ class MCTS(TreeSearch):
     def _select(self) -> Node | Offer | None:
         """The node that gets a new child, or the offer by which it gets a fused one."""
         root = self.tree.root
-        if self._begun and self._affordable(self._begun.parent):
+        if self._begun and not self._lost(self._begun.parent) and self._affordable(self._begun.parent):
             return self._begun
         if not self._guided and root.open:
             return root if self._affordable(root) else None
@@ -155,12 +158,23 @@ class MCTS(TreeSearch):
         return select(self.tree, self.beta, self.widening, self._affordable, self._offer if self._fusions else None)
 
     def _offer(self, node: Node) -> Offer | None:
+        if self._lost(node):
+            return None  # a unit fuses the first state that it makes
         found = self._fusions.consider(node, self._plan(node)[0])
         return found if isinstance(found, Offer) else None
 
+    def _lost(self, node: Node) -> list[Node]:
+        """The states that a unit makes again before it can make a new child of `node`."""
+        return self._pruner.lost(node) if self._pruner else []
+
+    def _cost(self, node: Node) -> int:
+        """NFE of a simulation that starts with a new child of `node`."""
+        return len(self._lost(node)) + _nfe(self._plan(node))
+
     def _affordable(self, node: Node) -> bool:
-        plan = self._plan(node)
-        return _nfe(plan) <= self.nfe_left and self._decodes(plan) <= self.decodes_left
+        if self._pruner and self._pruner.waits(node):
+            return False
+        return self._cost(node) <= self.nfe_left and self._decodes(self._plan(node)) <= self.decodes_left
 
     def _expand(self, parent: Node, offer: Offer | None) -> Work:
         """Reserve the new child of `parent`, fused if there is an offer; its unit walks from there to level 0."""
@@ -178,13 +192,21 @@ class MCTS(TreeSearch):
         scored = tuple(state.id for state in states if state.open)
         particle = self._keeps and not offer and states[0].level > 0 and (states[0].phi > 0 or not states[0].k)
         keep = (id, *scored) if particle and id not in scored else scored
-        start = None if parent is self.tree.root else parent.id
         name, child = self._dispatch(parent, states[0], offer.particles if offer else ())
+        version = self._chosen_by(parent) if parent is not self.tree.root else None
+        if lost := self._lost(parent):
+            self._pruner.begin(lost)
+            self._remade[name] = lost
+            edges = (*(Edge(node.id, node.level, node.phi) for node in lost), *edges)
+            keep = (*(node.id for node in lost if node.open), *keep)
+        above = lost[0].parent if lost else parent
+        start = None if above is self.tree.root else above.id
+        if start is None:
+            action = "fuse" if offer else "seed"
         if offer:
             self._fusions.dispatch(offer, child)
             self._begun = self._fusions.following(offer)
         self._rollouts[name] = states[1:]
-        version = self._chosen_by(parent) if start else None
         asked = scored if self.scored else ()
         return Work(name, self.id, self.setting, start, action, edges, keep, scored=asked, fuse=fuse, version=version)
 
@@ -193,6 +215,9 @@ class MCTS(TreeSearch):
         version = self.chooser.version(parent.id) if self.chooser else None
         if self.chooser and version is None:
             self.chooser.silent[parent.level] += 1
+        if self.chooser and self._pruning:
+            left_out = [k for k in self.chooser.sizes_at(parent.id, parent.level) if self._pruning.hopeless(parent, k)]
+            self.pruning["gain"] += len(left_out)
         return version
 
     def _k(self, parent: Node) -> int:
@@ -200,8 +225,10 @@ class MCTS(TreeSearch):
         if self.chooser is None:
             return self.policy.k(parent.level)
 
+        lost = len(self._lost(parent))
+
         def worth(k: int) -> bool:
-            return _nfe(self._plan_of(parent, k)) <= self.nfe_left and not (self._pruning and self._pruning.hopeless(parent, k))
+            return lost + _nfe(self._plan_of(parent, k)) <= self.nfe_left and not (self._pruning and self._pruning.hopeless(parent, k))
 
         return self.chooser.k(parent.id, parent.level, parent.draws - 1, worth)  # child 0 is that of the node's own roll-out
 
@@ -223,10 +250,14 @@ class MCTS(TreeSearch):
 
     def _opens(self, above: int, level: int) -> bool:
         """Whether a state may be branched: not if the next jump ends at level 0, where noise changes nothing, or is hopeless."""
+        return self._could_open(above, level) and not self._hopeless(level)
+
+    def _could_open(self, above: int, level: int) -> bool:
         ends = level == 1 if self.chooser else self.policy.k(level) == level
-        if ends or not self.branching.opens(above, level):
-            return False
-        return not (self._pruning and self._pruning.hopeless(level, self.policy.k(level)))
+        return not ends and self.branching.opens(above, level)
+
+    def _hopeless(self, level: int) -> bool:
+        return self._pruning is not None and self._pruning.hopeless(level, self.policy.k(level))
 
     def _rollout(self, level: int) -> tuple[int, ...]:
         """The levels of a roll-out from `level` to 0."""
@@ -238,7 +269,9 @@ class MCTS(TreeSearch):
     # tell ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, work: Work, outcome: Outcome) -> None:
-        child, rollout = self._returned(work), self._rollouts.pop(work.id)
+        child, rollout, remade = self._returned(work), self._rollouts.pop(work.id), self._remade.pop(work.id, [])
+        if remade:
+            self._pruner.end(remade, None if outcome.error is not None else self.ledger.nfe)
         if outcome.error is not None or outcome.refused is not None:
             self._give_up(child, refused=outcome.error is None)
             return
@@ -250,6 +283,7 @@ class MCTS(TreeSearch):
         if self._fusions:
             self._learn(child, outcome.reward)
         if self._pruner:
+            self.pruning["gain"] += sum(self._could_open(s.level + s.k, s.level) and self._hopeless(s.level) for s in (child, *rollout))
             self._pruner.update(leaf, self.ledger.nfe)
 
     def _take(self, outcome: Outcome, child: Node, rollout: Iterable[State]) -> None:
@@ -264,8 +298,6 @@ class MCTS(TreeSearch):
         ids: list[str] = []
         if self._pruner:
             ids, self._pruner.released = self._pruner.released, []
-        if self.chooser:
-            self.chooser.forget(ids)
         return ids
 
     def transitions(self) -> list[Transition]:
@@ -295,6 +327,8 @@ class MCTS(TreeSearch):
         """What a fused child has realised; or, of a set that has grown and is due, why its rewards do not let it be fused."""
         if child.particles:
             self._fusions.complete(child, reward)
+            if self._fusions.fusing.retire:
+                self.pruning["retired"] = self._fusions.retired
             return
         found = self._fusions.consider(child.parent, self._plan(child.parent)[0])
         if isinstance(found, Refusal):
@@ -303,6 +337,7 @@ class MCTS(TreeSearch):
     def halt(self, costs: Iterable[Cost] = ()) -> None:
         super().halt(costs)
         self._rollouts.clear()
+        self._remade.clear()
 
 
 def _named(plan: Iterable[State], id: str) -> list[State]:
@@ -326,7 +361,8 @@ def _pruning(config: SearchConfig, chooser: Chooser | None) -> Pruning | None:
         return None
     table = config.prune_gains
     node_gain = chooser and (lambda node, k: chooser.margin(node.id, node.level, k))
-    return Pruning(config.prune, table and (lambda level, k: table[level - 1]), node_gain=node_gain)
+    constants = config.prune_z, config.prune_least, config.prune_stages, config.prune_cold, config.prune_revive
+    return Pruning(config.prune, table and (lambda level, k: table[level - 1]), *constants, node_gain)
 
 
 def _nfe(plan: Iterable[State]) -> int:

@@ -41,7 +41,7 @@ class ZeroOrder(Rounds):
 
     @classmethod
     def options(cls, config: SearchConfig) -> dict[str, Any]:
-        return {"offspring": config.offspring}
+        return {"offspring": config.offspring, "cosine": config.cosine}
 
     def _script(self) -> Script:
         pivot, value = None, None

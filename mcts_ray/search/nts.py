@@ -1,4 +1,4 @@
-"""Noise trajectory search, epsilon-greedy (arXiv 2506.03164): at each step a local search for the noise that it is made with.
+"""Noise trajectory search (arXiv 2506.03164, its epsilon-greedy search): at each step a local search for the noise it is made with.
 
 A step holds a pivot noise z. In each of K rounds N candidates are tried, each of them with probability epsilon a fresh draw and
 otherwise a neighbour of the pivot,
@@ -7,6 +7,7 @@ otherwise a neighbour of the pivot,
 
 every candidate's state is valued by the reward of its own predicted x0, and the best becomes the pivot. The step is made with the
 last pivot. The paper's defaults: N = 4, K = 20, lambda = 0.15, epsilon = 0.4. NFE = 1 + N K (T - 1).
+The number of the paper's algorithm could not be looked up.
 
 The first pivot is one of the N candidates of the first round, and a pivot only gives way to a better one, so that a step never
 ends below what it has seen. The initial noise is not searched, and the move to level 0, which adds next to no noise, is made once.
@@ -43,7 +44,7 @@ class NTS(Rounds):
 
     @classmethod
     def options(cls, config: SearchConfig) -> dict[str, Any]:
-        return {"offspring": config.offspring, "rounds": config.rounds, "epsilon": config.epsilon}
+        return {"offspring": config.offspring, "rounds": config.rounds, "radius": config.radius, "epsilon": config.epsilon}
 
     def _script(self) -> Script:
         while tries := self.largest(self.offspring * self.rounds, self._cost):

@@ -11,7 +11,7 @@ whichever was chosen. tau_t = (1 + gamma)^i - 1 after i of 100 steps; another nu
 every schedule ends at the same tempering. gamma = 0: tau_t = 1. The algorithms differ in their defaults:
 
     fk             max    constant     multinomial, always         checks at .2 .4 .6 .8
-    bfs            max    increasing   SSP, always                 checks at .2 .4 .6 .8
+    bfs            max    increasing   SSP, always                 checks at .2 .4 .8
     smc-tempered   diff   increasing   SSP, if ESS < K/2           a check at every step
 
 Where public codes depart from the papers, this does not: the children are valued, not their parents; weights are carried on when

@@ -7,7 +7,8 @@ ceil(S/2) calls of S that is
 
     NFE = 2N ceil(S/4) + N (ceil(S/2) - ceil(S/4)) + N/2 (S - ceil(S/2)),   about N S
 
-and the number of seeds is the largest that the budget pays for.
+and the number of seeds is the largest that the budget pays for. The schedule is that of the paper's table of methods
+at matched compute (there N = 4); the numbers of its sections and equations could not be looked up.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ Each of B samples starts from the best of n_init noises, by the reward of its pr
 which are drawn and valued one at a time: the first child with a value above r* goes on, r* becomes its value, and what is left of the
 quota rolls over to the next step,
 
-    Q <- Q0 + (Q - used),    Q0 = floor((NFE of the sample - n_init) / steps)
+    Q <- Q0 + (Q - used),    Q0 = max(1, floor((NFE of the sample - n_init) / S))
 
-If none is better, the best child of the step goes on with r* as it was, and Q <- Q0. At the last step whose children are valued all
-that is left is spent, and its best child is finished. The paper's setting: B = 2, n_init = 25 with 500 NFE, a tenth of them, which is
-also the most that is spent on noises here. Its change of interpolant, from linear to variance preserving, is a matter of the model's
-levels and is not made here; eta = 1 takes the place of its diffusion coefficient.
+S being the steps of a trajectory. If none is better, the best child of the step goes on with r* as it was, and Q <- Q0. At the last
+step whose children are valued all that is left is spent, and its best child is finished. The paper's setting: B = 2, n_init = 25 with
+500 NFE and S = 10, so that Q0 = 22; 25 noises are a tenth of a sample's NFE, which is also the most that is spent on noises here. Its
+change of interpolant, from linear to variance preserving, is a matter of the model's levels and is not made here; eta = 1 takes the
+place of its diffusion coefficient.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class RBF(Rounds):
         init = max(1, min(self.init, nfe // INIT_SHARE, nfe - moves))
         state = top((yield [self.walk(None, self.path[:1]) for _ in range(init)]))
         nfe -= init
-        quota = base = nfe // max(1, moves)
+        quota = base = max(1, nfe // self.trajectory_nfe)
         record = state.value if state else None
         for level in steps:
             if state is None:

@@ -1,4 +1,4 @@
-"""Tempered sequential Monte Carlo after DAS (Kim et al., arXiv 2501.05803), without the gradients of its proposal.
+"""Tempered sequential Monte Carlo after DAS (Kim et al., arXiv 2501.05803, its tempered SMC sampler), without its proposal's gradients.
 
 Particles move by the model's own kernel. With lambda_i = min((1 + gamma)^i - 1, 1), gamma = .008 where T = 100, and 1/alpha = `strength`
 
@@ -6,6 +6,7 @@ Particles move by the model's own kernel. With lambda_i = min((1 + gamma)^i - 1,
 
 SSP resampling when ESS < K/2. DAS checks at every step. The first and the last call are left out here, which changes nothing but
 the price: at x_T lambda is 0, and what the last call predicts is the image, so that copies made there would stay equal.
+The numbers of the paper's equations could not be looked up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What searches share that walk down the levels of a jump policy: their settings, and the edges of a walk."""
+"""What searches share that walk down the levels of a jump policy: their settings, and the edges of a walk.
+
+The angle of an edge stands for the eta of DDIM (Song et al., arXiv 2010.02502, equation 16, in the update of equation 12).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class Trajectories(Search):
     """Trajectories visit the levels of `path`, from T down to 0; `phi(a, s)` is the angle of the edge from level a to s.
 
     A subclass with settings of its own takes them as keywords and names those that a configuration sets in `options`.
+    by_table: the policy is the table of an IGE.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Trajectories(Search):
     ) -> None:
         super().__init__(id, setting, budget, max_decodes, max_seconds)
         self.seed = seed
+        self.by_table = False
         self.phi = phi
         self.path = path(policy, setting.levels)
 
@@ -45,7 +50,7 @@ class Trajectories(Search):
     def from_config(
         cls, id: str, setting: Setting, config: SearchConfig, phi: Callable[[int, int], float], policy: JumpPolicy
     ) -> Trajectories:
-        return cls(
+        search = cls(
             id,
             setting,
             config.budget,
@@ -56,11 +61,19 @@ class Trajectories(Search):
             max_seconds=config.max_seconds,
             **{name: value for name, value in cls.options(config).items() if value is not None},
         )
+        search.by_table = config.jump == "ige"
+        return search
 
     @classmethod
     def options(cls, config: SearchConfig) -> dict[str, Any]:
         """Keywords of this class beside the common ones; None stands for the class's own default."""
         return {}
+
+    @property
+    def notes(self) -> list[str]:
+        """That an IGE was asked for, but its table has decided."""
+        how = "jumps went by the IGE's table, the same at every state of a level: walks are planned before any state can be read"
+        return [how] if self.by_table else []
 
     @property
     def trajectory_nfe(self) -> int:

@@ -63,6 +63,7 @@ class Fusions:
     def __init__(self, fusing: Fusing) -> None:
         self.fusing = fusing
         self.kappa = KAPPA
+        self.retired = 0  # particles that are no longer entered
         self._tried: dict[Node, tuple[int, int]] = {}  # of a parent's set: its size when last tried, fusions made or out
         self._out: dict[Node, Offer] = {}
 
@@ -113,7 +114,9 @@ class Fusions:
         ratio = (reward - offer.mean) / offer.gain
         self.kappa += RATE * (min(LIMIT, max(-LIMIT, ratio)) - self.kappa)
         if self.fusing.retire:
+            entered = len(offer.parent.arms)
             offer.parent.arms = [arm for arm in offer.parent.arms if arm.id not in offer.particles]
+            self.retired += entered - len(offer.parent.arms)
 
     def take_back(self, child: Node) -> None:
         """`child` was refused or lost: it is not made, but its set counts as tried."""

@@ -172,3 +172,20 @@ def test_what_does_not_fit_the_model_is_refused(ige, searcher):
     (ige / "config.json").write_text('{"kind": "value"}')
     with pytest.raises(ValueError, match="it is another kind of network"):
         find_ige("scenes", str(ige))
+
+
+@pytest.mark.parametrize("algorithm", ["best-of-n", "psp"])
+def test_walks_that_are_planned_go_by_the_table_and_say_so(ige, searcher, tmp_path, algorithm):
+    """The same search as by that table given as such; no state is read for it, and the journal reads back."""
+    change(ige, table=(1, 1, 1, 2, 2, 2, 4, 4))
+    options = {"algorithm": algorithm, "seeds": None, "rollout_stride": None}
+    result = searcher("a fox", config(ige, **options), out=tmp_path / "run")
+    table = config(ige, **options, jump="table", ige_model=None, jump_table=(1, 1, 1, 2, 2, 2, 4, 4))
+    plain = searcher("a fox", table)
+    assert result.tree == plain.tree and result.ledger.nfe == plain.ledger.nfe
+    assert {node["level"] for node in result.tree["nodes"]} == {8, 4, 2, 1, 0}
+    assert len(result.notes) == 1 and "the IGE's table" in result.notes[0] and not plain.notes
+    job = json.loads((tmp_path / "run" / "job.json").read_text())
+    assert SearchConfig(**job["config"]) == result.config and job["result"]["notes"] == list(result.notes)
+    header = json.loads((tmp_path / "run" / "journal.jsonl").read_text().splitlines()[0])
+    assert header["setting"]["ige_model"] is None

@@ -22,6 +22,7 @@ from tests.gain.conftest import scale, trained, transitions  # noqa: F401  (fixt
 CONFIG = SearchConfig(algorithm="mcts", levels=8, budget=80, guidance=2.0, images=3, seeds=4, reward="jpeg")
 FUSING = CONFIG.model_copy(update={"fuse": "signed", "seeds": 7, "budget": 120, "fuse_after": 6})
 PROMPTS = ["a red circle", "a blue square"]
+SMALL = ("svdd", "beam", "bfs", "smc-tempered", "rbf", "dts-star", "random")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,11 @@ def in_flight(searcher, cluster):
         CONFIG.model_copy(update={"algorithm": "best-of-n", "eta": 1.0}),
         CONFIG.model_copy(update={"algorithm": "psp", "order": 2}),
         CONFIG.model_copy(update={"jump": "ays", "levels": 20, "budget": 100, "rollout_stride": 3}),
+        CONFIG.model_copy(update={"prune": ("statistical", "memory"), "prune_least": 2, "prune_cold": 0.02, "rollout_stride": 4, "budget": 120}),
         *(CONFIG.model_copy(update={"algorithm": name, "eta": 1.0}) for name in ("fk", "nts", "demon", "dfs", "zero-order", "dts")),
+        *(CONFIG.model_copy(update={"algorithm": name, "eta": 1.0, "budget": 40}) for name in SMALL),
     ],
-    ids=["mcts", "fusing", "fusing-states", "best-of-n", "psp", "ays", "fk", "nts", "demon", "dfs", "zero-order", "dts"],
+    ids=["mcts", "fusing", "fusing-states", "best-of-n", "psp", "ays", "memory", "fk", "nts", "demon", "dfs", "zero-order", "dts", *SMALL],
 )
 def test_one_worker_gives_the_local_tree_node_for_node(local, one, config, tmp_path):
     here = local.many(PROMPTS, config)
@@ -70,7 +73,8 @@ def test_one_worker_gives_the_local_tree_node_for_node(local, one, config, tmp_p
         assert np.array_equal(ours.first, theirs.first) and theirs.thumbnails == ours.thumbnails
         for name in ("nfe", "model_forwards", "decodes", "reward_calls", "fusions"):
             assert getattr(theirs.ledger, name) == getattr(ours.ledger, name), name
-        assert theirs.refusals == ours.refusals
+        assert theirs.refusals == ours.refusals and theirs.pruning == ours.pruning
+        assert not ours.pruning or min(ours.pruning["evicted"], ours.pruning["remade"]) > 0
 
 
 @pytest.mark.parametrize("xl", [False, True])

@@ -9,7 +9,9 @@ from PIL import Image
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.gain import Constant
 from mcts_ray.replay import load
+from mcts_ray.replay import replay as replay_scores
 from mcts_ray.report.run import check_free, summary, tree_summary
+from mcts_ray.search import ALGORITHMS
 from mcts_ray.search.base import Setting
 from mcts_ray.search.best_of_n import BestOfN
 from mcts_ray.search.journal import replay
@@ -19,8 +21,12 @@ PROMPT = "ein roter Kreis, größer → 红"
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
-    searcher = Searcher(tiny_pipeline(), reward="jpeg")
+def searcher():
+    return Searcher(tiny_pipeline(), reward="jpeg")
+
+
+@pytest.fixture(scope="module")
+def result(searcher, tmp_path_factory):
     config = SearchConfig(levels=4, k=3, budget=12, images=2, seed=3, negative_prompt="blur")
     return searcher(PROMPT, config, out=tmp_path_factory.mktemp("runs") / "new" / "run")
 
@@ -115,6 +121,22 @@ def test_recorded_scores_are_those_of_all_states_on_the_way_to_an_image(tmp_path
     assert rows is None or scores.shape[1] == rows
     assert np.isfinite(scores).all()
     assert load(tmp_path / "run" / "scores.npz").samples == len(result.finished)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_writes_scores_that_can_be_replayed(searcher, tmp_path, algorithm):
+    """One column for each of T calls, none of it empty: `psp` ranks by the same calls whoever wrote the file."""
+    config = SearchConfig(algorithm=algorithm, levels=8, budget=40, record_scores=True, seed=1)
+    result = searcher("a cat", config, out=tmp_path / "run")
+    records = load(tmp_path / "run" / "scores.npz")
+    assert records.scores_PNS.shape == (1, len(result.finished), 8) and np.isfinite(records.scores_PNS).all()
+    level = {node["id"]: node["level"] for node in result.tree["nodes"]}
+    found = {(level[node], score) for node, score in result.scores.items()}
+    assert all((8 - call, score) in found for row in records.scores_PNS[0] for call, score in enumerate(row))
+    if algorithm == "dfs":
+        assert len(result.scores) > 8 * len(result.finished)  # some trajectory was sent back
+    if records.samples >= 4:
+        assert replay_scores(records, "psp", [2])[0].budget == 2
 
 
 def test_scores_cannot_be_recorded_when_decodes_are_limited():

@@ -14,7 +14,7 @@ def make(cls=BFS, budget=240, levels=30, **options):
 def test_the_defaults_are_the_papers():
     search = make(levels=100)
     assert (search.potential, search.tempering, search.resampling, search.ess) == ("max", 0.008, "ssp", None)
-    assert [part[-1] for part in search.parts] == [81, 61, 41, 21, 0]  # 20, 40, 60, 80 calls
+    assert [part[-1] for part in search.parts] == [81, 61, 21, 0]  # 20, 40, 80 calls
 
 
 def test_the_temperature_grows_past_one():
@@ -24,7 +24,7 @@ def test_the_temperature_grows_past_one():
 
 def test_with_constant_temperature_and_multinomial_selection_it_is_fk():
     """arXiv 2505.23614, table 1: FK = max + constant + multinomial, particle for particle."""
-    fk, bfs = make(FK), make(tempering=0.0, resampling="multinomial")
+    fk, bfs = make(FK), make(tempering=0.0, resampling="multinomial", score_at=(0.2, 0.4, 0.6, 0.8))
     carry_out(fk), carry_out(bfs)
     assert fk.population == bfs.population
 

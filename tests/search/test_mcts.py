@@ -38,7 +38,7 @@ EVERY = [
     dict(policy=Constant(2), stride=4, rule=Soft(4.0, "mean"), scored=True, max_decodes=40),
     dict(count=20, scored=True, calibration=prior_of),
     dict(phi=0.0),
-    dict(pruning=Pruning(("statistical", "stages"), z=0.2, least=2, cold=0.05), seeds=6, stride=5, widening=Widening(4.0)),
+    dict(pruning=Pruning(("statistical", "stages"), z=0.2, least=2), seeds=6, stride=5, widening=Widening(4.0)),
     dict(pruning=Pruning(("gain",), lambda level, k: level - 5)),
     dict(seeds=6, stride=5, policy=Constant(2), widening=Widening(4.0), fusing=Fusing("innovation", most=2)),
     dict(seeds=6, stride=5, widening=Widening(4.0), rule=Soft(4.0), fusing=Fusing("signed", depth=2, retire=True)),
@@ -378,44 +378,3 @@ def test_the_returned_images_parted_early():
                 others = search.tree[two.node].path()
                 parted = next(node for node in search.tree[one.node].path() if node in others)
                 assert parted.level > 10
-
-
-PRUNED = EVERY[7]
-
-
-@pytest.mark.parametrize("room", [1, 6])
-def test_pruned_nodes_get_no_more_units_and_evicted_ones_can_get_none(room):
-    search = make(600, share=1.0, **PRUNED)
-    gone, out = set(), []
-    while not search.done:
-        works = search.ask(room - len(out))
-        pruned = {node for node in search.tree if node.pruned}
-        for work in works:
-            path = search.tree[work.edges[0].node].path()
-            assert not pruned & set(path) and work.parent not in gone
-        out += works
-        assert not gone & {work.parent for work in out}
-        search.tell(outcome_of(out.pop(0)))
-        new = search.released()
-        assert not gone & set(new) and all(search.tree[id].level > 0 for id in new)
-        gone |= set(new)
-    assert search.pruning["pruned"] > search.pruning["revived"] >= 0 and search.pruning["evicted"] == len(gone) > 0
-    assert search.released() == [] and search.ledger.nfe <= 600
-    marked = [row for row in search.nodes() if "pruned" in row]
-    assert marked and all(row["pruned"] is True for row in marked)
-    assert len(marked) == search.pruning["pruned"] - search.pruning["revived"]
-
-
-def test_hopeless_children_are_never_evaluated():
-    search = make(400, pruning=Pruning(("gain",), lambda level, k: 1.0 if level > 6 else 0.0))
-    carry_out(search)
-    branched = {node.parent.level for node in search.tree if node.phi > 0}
-    plain = make(400)
-    carry_out(plain)
-    assert branched and min(branched) > 6 and min(node.parent.level for node in plain.tree if node.phi > 0) <= 6
-
-
-def test_without_pruning_nothing_says_so():
-    search = make()
-    carry_out(search)
-    assert search.pruning == {} and search.released() == [] and not any("pruned" in row for row in search.nodes())

@@ -1,3 +1,5 @@
+from mcts_ray.config import SearchConfig
+from mcts_ray.gain import Constant
 from mcts_ray.search import BestOfN, RandomSearch, Setting, ZeroOrder
 
 from .fake import carry_out, outcome_of, worth
@@ -46,3 +48,14 @@ def test_the_pivot_moves_to_better_neighbours_and_is_rejected_where_there_are_no
 def test_lineages_grow_with_the_pivot():
     longest = max((work.fuse.particles for works in rounds(make(ZeroOrder, 4000)) for work in works if work.fuse), key=len)
     assert len(longest) > 2 and len(set(longest)) == len(longest)
+
+
+def test_settings_come_from_the_configuration():
+    """M = 4 and c = .95 where none are given."""
+
+    def found(**settings):
+        config = SearchConfig(algorithm="zero-order", levels=10, **settings).resolved(True, (64, 64), "scenes")
+        search = ZeroOrder.from_config("s", Setting("", levels=10), config, lambda a, s: 0.0, Constant(1))
+        return search.offspring, search.cosine
+
+    assert found() == (4, 0.95) and found(offspring=2, cosine=0.5) == (2, 0.5)

@@ -1,3 +1,5 @@
+from mcts_ray.config import SearchConfig
+from mcts_ray.gain import Constant
 from mcts_ray.search import NTS, Setting
 
 from .fake import carry_out, worth
@@ -58,3 +60,15 @@ def test_neighbours_lie_within_the_radius():
 def test_a_small_budget_has_fewer_rounds_before_it_has_fewer_candidates():
     for budget, tries in ((80, 8), (1 + 7 * 9, 4), (1 + 3 * 9, 3)):
         assert len(steps_of(carry_out(make(budget)))[0]) == tries
+
+
+def test_settings_come_from_the_configuration():
+    """Those of the paper where none are given: N = 4, K = 20, lambda = .15, epsilon = .4."""
+
+    def found(**settings):
+        config = SearchConfig(algorithm="nts", levels=10, **settings).resolved(True, (64, 64), "scenes")
+        search = NTS.from_config("s", Setting("", levels=10), config, lambda a, s: 0.3, Constant(1))
+        return search.offspring, search.rounds, search.radius, search.epsilon
+
+    assert found() == (4, 20, 0.15, 0.4)
+    assert found(offspring=3, rounds=7, radius=0.3, epsilon=0.1) == (3, 7, 0.3, 0.1)

@@ -1,6 +1,11 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
 from mcts_ray.search import RBF, Setting
 
-from .fake import carry_out, worth
+from .fake import carry_out, outcome_of, worth
 
 
 def make(budget, **options):
@@ -21,7 +26,7 @@ def test_quotas_roll_over_and_the_whole_budget_is_spent():
     works = carry_out(search, room=1)
     seeds = [worth(work.edges[0].node) for work in works if work.parent is None]
     assert len(seeds) == 25
-    record, base = max(seeds), (250 - 25) // 9
+    record, base = max(seeds), (250 - 25) // 10
     quota, *_ = [base]
     *steps, last = by_parent(works)
     assert len(steps) == 8
@@ -54,5 +59,21 @@ def test_a_sample_does_not_depend_on_those_beside_it():
 
 
 def test_the_papers_setting():
-    works = carry_out(make(500))
+    """500 NFE for two samples of 10 steps: 25 noises each, and Q0 = floor((500 - 2 25) / (10 2)) = 22. With values that fall from
+    step to step no child is ever better than r*, so that each step but the last has its whole quota and none rolls over."""
+    search, works = make(500), []
+    while not search.done:
+        for work in search.ask(99):
+            works.append(work)
+            scores = tuple((node, float(work.edges[-1].level)) for node in work.scored)
+            search.tell(replace(outcome_of(work), scores=scores))
     assert sum(work.parent is None for work in works) == 2 * 25
+    steps = Counter(work.parent for work in works if work.parent and work.scored)
+    assert Counter(steps.values()) == {22: 2 * 8, 500 // 2 - 25 - 8 * 22: 2}
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 10])
+def test_a_budget_of_one_trajectory_pays_for_one(levels):
+    search = RBF("s", Setting("", levels=levels), levels, phi=lambda a, s: 0.3)
+    carry_out(search)
+    assert search.ledger.nfe == levels and len(search.finished) == 1
