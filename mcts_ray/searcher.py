@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,9 @@ from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
 from mcts_ray.reward import ImageReward, find_weights, reward_name
 from mcts_ray.search import Search
 from mcts_ray.settings import make_config
+
+log = logging.getLogger(__name__)
+WAIT = 2.0  # seconds between two attempts to write the end of a run
 
 
 class Searcher:
@@ -174,7 +179,7 @@ class Searcher:
             self._result(one, prompt, plan.config, scenes, task.run_dir) for one, prompt, task in zip(found, prompts, tasks, strict=True)
         ]
         for run, result in zip(runs, results):
-            run.finish(result, _status(error, result))
+            _finish(run, result, _status(error, result), on_progress)
         if isinstance(error, KeyboardInterrupt):
             raise SearchInterrupted(results)
         if isinstance(error, ValueError):  # the request was found good, so this is not the user's mistake
@@ -221,6 +226,24 @@ def _status(error: BaseException | None, result: SearchResult) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return "failed" if error or result.failure else "done"
+
+
+def _finish(run: RunDirectory, result: SearchResult, status: str, on_progress: Callable[[Progress], None] | None) -> None:
+    """Write the end of a run, and while its storage is full or cannot be written wait, and say so; Ctrl-C ends that."""
+    while True:
+        try:
+            run.finish(result, status)
+            return
+        except OSError as error:
+            if status == "interrupted":
+                raise
+            paused = f"run directory {run.path} cannot be written ({error.strerror}); the search is over and waits for that"
+            log.warning("paused: %s", paused)
+            if on_progress:
+                best = result.best and result.best.reward
+                ledger = result.ledger
+                on_progress(Progress(ledger.nfe, ledger.nfe, ledger.seconds, (best,), len(result.finished), len(result.errors), 0, paused=paused))
+            time.sleep(WAIT)
 
 
 def _judge(images: Sequence[np.ndarray], prompt: str) -> tuple[tuple[float, bool], ...]:

@@ -41,7 +41,7 @@ class Worker:
 
     out: units given to it, `pending` those of them not yet sent; starts: refs to what those that are fused start from;
     finished: units that wait to be scored. size: its batch size. generation: names its engine, which no restart of anybody gives
-    twice. nfe: spent in it, by search. busy: held while one of its calls is under way. up: False from its death until it is back.
+    twice. nfe: spent in it, by search, and `inside`, on units that are in it still. busy: held while one of its calls is under way. up: False from its death until it is back.
     catching_up: it is to take in what another manager has left before anything else goes out.
     """
 
@@ -54,6 +54,7 @@ class Worker:
     starts: dict[str, Any] = field(default_factory=dict)
     finished: list[Finished] = field(default_factory=list)
     nfe: Counter[str] = field(default_factory=Counter)
+    inside: Counter[str] = field(default_factory=Counter)
     step_seconds: float = 0.0
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -82,7 +83,7 @@ class Worker:
 
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
-        self.size, self.nfe, self.generation = size, Counter(), secrets.randbits(60)
+        self.size, self.nfe, self.inside, self.generation = size, Counter(), Counter(), secrets.randbits(60)
         await self.denoiser.call("begin", self.generation, size)
 
     @property
@@ -104,20 +105,23 @@ class Worker:
         starts = list(dict.fromkeys(self.starts[unit.work.id] for unit in units if unit.work.fuse))
         call = self.denoiser.handle.advance.options(num_returns=3)
         answer, kept, latents = call.remote(self.generation, units, starts, states, seconds)
-        sent = {(unit.work.search, unit.work.id) for unit in units}
-        self.pending = [unit for unit in self.pending if (unit.work.search, unit.work.id) not in sent]
+        sent = {id(unit) for unit in units}
+        self.pending = [unit for unit in self.pending if id(unit) not in sent]
         try:
-            report: Report = await answer
+            with self.denoiser.call_under_way():
+                report: Report = await answer
         except Gone:
             self.pending = [*(unit for unit in units if (unit.work.search, unit.work.id) in self.out), *self.pending]
             raise
         for unit in units:
             self.starts.pop(unit.work.id, None)
         spent, self.nfe, self.step_seconds = report.nfe - self.nfe, report.nfe, report.step_seconds
+        self.inside.update(spent)
         left, row = [], 0
         for one in report.left:
             rows, row = range(row, row + one.latents), row + one.latents
             work = self.out.pop((one.search, one.work), None)
+            self.inside[one.search] -= one.cost.nfe
             if work is not None:
                 left.append(Finished(Walk(work, one.cost, one.error, one.scores, one.gains), latents, rows))
         return spent, left, kept
@@ -126,7 +130,8 @@ class Worker:
         """Have units walked again: (NFE, nodes of the images, ref to the states kept, ref to the latents of the images). Raises as
         `advance`."""
         report, kept, latents = self.denoiser.handle.redo.options(num_returns=3).remote(self.generation, generations, states)
-        nfe, nodes = await report
+        with self.denoiser.call_under_way():
+            nfe, nodes = await report
         return nfe, nodes, kept, latents
 
     async def show(self, latents: Any, count: int) -> tuple[list[bytes], list[Any]]:
@@ -134,11 +139,12 @@ class Worker:
         small, *images = await self.reward.parts("show", 1 + count, latents)
         return small, images
 
-    def fall(self) -> list[Work]:
-        """It has died: the units that were lost with it. Nothing is dealt to it until it has been revived."""
-        works = list(self.out.values())
-        self.up, self.out, self.pending, self.starts = False, {}, [], {}
-        return works
+    def fall(self) -> tuple[list[Work], Counter[str]]:
+        """It has died: the units that were lost with it, and what these had spent, by search. Nothing is dealt to it until it has been
+        revived."""
+        works, inside = list(self.out.values()), self.inside
+        self.up, self.out, self.pending, self.starts, self.inside = False, {}, [], {}, Counter()
+        return works, inside
 
     async def revive(self) -> None:
         """After a death: it is restarted or replaced, and empty."""
@@ -179,7 +185,8 @@ class Worker:
         wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
         stats, *images = spec.refs(call.remote(key, picks, prompts, wanted, batches))
-        scored, thumbnails, seconds = await stats
+        with self.reward.call_under_way():
+            scored, thumbnails, seconds = await stats
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []
         for unit in units:
@@ -192,6 +199,7 @@ class Worker:
         """Let go of a search, here and in the denoiser; returns what its units had spent."""
         finished = [unit for unit in self.finished if unit.work.search == search]
         self.finished = [unit for unit in self.finished if unit.work.search != search]
+        self.inside.pop(search, None)
         gone = [work for work in self.out.values() if work.search == search]
         self.out = {key: work for key, work in self.out.items() if key[0] != search}
         self.pending = [unit for unit in self.pending if unit.work.search != search]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -30,6 +31,8 @@ class Actor:
     def __init__(self, worker: type, *args: Any, **options: Any) -> None:
         self._recipe = worker, args, options
         self.handle = self._start()
+        self.holding = 0  # calls that it has not answered
+        self.died = 0  # of those, how many have ended with its death
 
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
@@ -44,11 +47,24 @@ class Actor:
         for left in reversed(range(TRIES)):
             try:
                 first, *others = refs(getattr(self.handle, method).options(num_returns=count).remote(*args))
-                return [await first, *others]
+                with self.call_under_way():
+                    return [await first, *others]
             except DEATHS:
                 await self.revive()
                 if not left:
                     raise
+
+    @contextlib.contextmanager
+    def call_under_way(self) -> Iterator[None]:
+        """Around the wait for an answer."""
+        self.holding += 1
+        try:
+            yield
+        except DEATHS:
+            self.died += 1
+            raise
+        finally:
+            self.holding -= 1
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""

@@ -15,11 +15,12 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from mcts_ray.actors.archive import Archive, Order
-from mcts_ray.actors.pool import DEATHS, Key, Worker
+from mcts_ray.actors.pool import DEATHS, Worker
+from mcts_ray.actors.fusing import Fusing
+from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.spec import TRIES, Actor, Gone
 from mcts_ray.actors.trainer import TrainerWorker
 from mcts_ray.config import SearchConfig
@@ -29,29 +30,13 @@ from mcts_ray.executor.learning import drained
 from mcts_ray.executor.session import Session, Walk, progress
 from mcts_ray.gain.choose import Transition
 from mcts_ray.search.base import Cost, Work
-from mcts_ray.search.lineage import origins
-from mcts_ray.tree.weights import STATES
 
 log = logging.getLogger(__name__)
 PAUSE = 0.2  # seconds between two attempts to write what could not be written
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
 
-@dataclass(eq=False)
-class Running:
-    """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
-    forwards per call, and the shape of its states. nfe: spent so far, units under way included."""
-
-    job: Job
-    key: str
-    reward: Any
-    forwards: int
-    latent_shape: tuple[int, int, int]
-    nfe: int = 0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class TreeManager:
+class TreeManager(Fusing):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
     Every call may be repeated. folder: where orders are kept for a restart.
@@ -63,7 +48,7 @@ class TreeManager:
         self.archive = Archive(folder)
         self.session = Session()
         self.running: dict[str, Running] = {}
-        self.states: dict[Key, tuple[Any, Worker, int]] = {}  # by node: ref to it and others, who made it in which life
+        self.states = {}
         self.deaths = 0
         self._name, self._plans = secrets.token_hex(4), 0
         self._news = asyncio.Event()
@@ -202,20 +187,36 @@ class TreeManager:
             if id in self.running:
                 self._forget(self.running.pop(id))
 
-    async def actors(self) -> dict[str, list[Any]]:
-        """Handles of the actors that are at work now."""
-        kinds = {"denoiser": [w.denoiser for w in self.workers], "reward": [w.reward for w in self.workers], "fusion": [self.fusion]}
-        return {kind: list(dict.fromkeys(actor.handle for actor in actors)) for kind, actors in kinds.items()}
+    async def actors(self, at_work: bool = False) -> dict[str, list[Any]]:
+        """Handles of the actors by kind; with `at_work` of those that have a call to answer."""
+        actors = {kind: [actor.handle for actor in some if actor.holding or not at_work] for kind, some in self._actors().items()}
+        return {kind: list(dict.fromkeys(handles)) for kind, handles in actors.items()}
+
+    def _actors(self) -> dict[str, list[Actor]]:
+        trainer = [self._trainer] if self._trainer else []
+        rewards = list(dict.fromkeys(worker.reward for worker in self.workers))
+        return {"denoiser": [worker.denoiser for worker in self.workers], "reward": rewards, "fusion": [self.fusion], "trainer": trainer}
 
     async def census(self) -> dict[str, Any]:
-        """What is in hand: searches, units out, waiting for their score, and that fit in all batches; how many deaths, duplicates
-        dropped and units sent again there have been, and NFE by denoiser since it was begun."""
+        """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
+        deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
+        that ended with a death by kind of actor, and NFE by denoiser since it was begun."""
+        await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
-        spent = [worker.nfe.total() for worker in self.workers]
-        room = sum(worker.size for worker in self.workers)
-        counts = {"duplicates": self.session.duplicates, "replays": self.session.replays}
-        census = {"searches": len(self.running), "out": out, "finished": finished, "deaths": self.deaths, "nfe": spent}
-        return {**census, "room": room, **counts}
+        jobs = [running.job for running in self.running.values()]
+        counts = {"duplicates": self.session.duplicates, "replays": self.session.replays, "again": sum(job.again for job in jobs)}
+        died = {kind: sum(actor.died for actor in actors) for kind, actors in self._actors().items()}
+        return {
+            "searches": len(self.running),
+            "in_flight": sum(job.search.in_flight for job in jobs),
+            "out": out,
+            "finished": finished,
+            "deaths": self.deaths,
+            "died": died,
+            "nfe": [worker.nfe.total() for worker in self.workers],
+            "room": sum(worker.size for worker in self.workers),
+            **counts,
+        }
 
     # one loop for each denoiser ------------------------------------------------------------------------------------
 
@@ -223,7 +224,7 @@ class TreeManager:
         try:
             while True:
                 await self._turn(worker)
-        except Exception as error:  # a defect, or a full disk, must not leave anybody waiting
+        except Exception as error:  # a defect must not leave anybody waiting
             self._failure = error
             for running in self.running.values():
                 running.job.stopping = True
@@ -255,10 +256,6 @@ class TreeManager:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), min(longest, max(0.01, self.session.seconds_left())))
 
-    def _emptiest(self, beside: Worker | None = None) -> Worker:
-        """The denoiser with the fewest units, of equal ones `beside`; one that is dead only where no other lives."""
-        return min(self.workers, key=lambda one: (not one.up, len(one.out), one is not beside))
-
     async def _deal(self) -> None:
         """Ask for units until every batch is full or nobody has more for now; each goes to the denoiser with the fewest, of
         equal ones to the one that has its parent's state. What fused ones start from is made first."""
@@ -274,54 +271,6 @@ class TreeManager:
                 self._wake()
         if fused:
             await self._fuse(fused)
-
-    def _holder(self, work: Work) -> Worker | None:
-        """Who has a unit; None if its search has been ended meanwhile."""
-        return next((worker for worker in self.workers if (work.search, work.id) in worker.out), None)
-
-    async def _fuse(self, fused: Sequence[Work]) -> None:
-        """Have the fusion actor make what units start from, or tell why it cannot; then they are ready to be sent."""
-        words: dict[str, tuple[str | None, str | None]] = {}
-        starts: dict[str, Any] = {}
-        for shape in dict.fromkeys(self.running[work.search].latent_shape for work in fused):
-            group = [work for work in fused if self.running[work.search].latent_shape == shape]
-            told, made = await self._fused(group, shape)
-            words |= told
-            starts |= dict.fromkeys(told, made)
-        for work in fused:
-            worker = self._holder(work)
-            if worker is None:
-                continue
-            refused, fallback = words[work.id]
-            if refused:
-                worker.take_back(work)
-                self.session.refuse(work, refused)
-            else:
-                worker.starts[work.id] = starts[work.id]
-            if fallback:
-                self.session.fall_back(work, fallback)
-        self._wake()
-
-    async def _fused(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
-        """The answer of the fusion actor, for which lost states are made again."""
-        for _ in range(TRIES):
-            for id in dict.fromkeys(work.search for work in works):
-                lost = self._missing(id, [work for work in works if work.search == id])
-                if lost and not await self._again(self.running[id], lost):
-                    break
-            with contextlib.suppress(Gone):
-                return await self._call_fusion(works, shape)
-        raise RuntimeError("states that are to be fused are lost again and again")
-
-    async def _call_fusion(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
-        """One call of the fusion actor: what it says of each unit, and a ref to what they start from. Raises Gone."""
-        nodes = [(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles]
-        refs = list(dict.fromkeys(self.states[key][0] for key in nodes if key in self.states))
-        try:
-            return await self.fusion.parts("fuse", 2, works, shape, refs)
-        except Gone as gone:
-            self._drop(Gone.refs(gone))
-            raise
 
     async def _advance(self, worker: Worker) -> None:
         """One call of the denoiser; units that leave latents then wait for their score, the others are told."""
@@ -355,89 +304,11 @@ class TreeManager:
         midway = any(running.job.midway for running in self.running.values())
         worker.catching_up = worker.catching_up and midway and bool(worker.finished)
 
-    def _missing(self, id: str, works: Sequence[Work]) -> list[str]:
-        """The nodes of a search that units start from and whose states are lost."""
-        lineage = self.running[id].job.lineage
-        return list(dict.fromkeys(node for work in works for node in lineage.lost(work, lambda node: (id, node) in self.states)))
-
     def _elsewhere(self, worker: Worker) -> list[Any]:
         """Refs to the states of parents of units to be sent that this denoiser does not hold itself."""
         here = (worker, worker.generation)
         parents = (self.states.get((unit.work.search, unit.work.parent)) for unit in worker.ready)
         return list(dict.fromkeys(ref for ref, *holder in filter(None, parents) if tuple(holder) != here))
-
-    async def _redo(self, worker: Worker, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any]:
-        """Have a denoiser make lost states again; of nodes at level 0 it returns the nodes, and a ref to their latents."""
-        id = running.job.search.id
-        generations = running.job.lineage.again(nodes, lambda node: (id, node) in self.states)
-        units = [unit for generation in generations for unit in generation]
-        needed = (self.states.get((id, node)) for unit in units for node in origins(unit.work))
-        refs = list(dict.fromkeys(ref for ref, *_ in filter(None, needed)))
-        nfe, images, kept, latents = await worker.redo(generations, refs)
-        running.job.again += nfe
-        self.states |= {(id, node): (kept, worker, worker.generation) for unit in units for node in unit.work.keep}
-        return images, latents
-
-    async def _again(self, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any] | None:
-        """`_redo` by any denoiser that lives; None where several have died over it."""
-        for _ in range(TRIES):
-            worker = self._emptiest()
-            if not worker.up:
-                await worker.revive()
-            try:
-                return await self._redo(worker, running, nodes)
-            except Gone as gone:
-                self._drop(Gone.refs(gone))
-            except DEATHS:
-                await self._lost(worker)
-        return None
-
-    async def _images(self, running: Running) -> None:
-        """Make the images of a search again that are lost."""
-        nodes = running.job.lost_images
-        made = await self._again(running, nodes) if nodes else None
-        if not made:
-            return
-        nodes, latents = made
-        try:
-            small, images = await self._emptiest().show(latents, len(nodes))
-        except DEATHS as error:  # they are left out, or asked for once more at the end
-            log.warning("images could not be made again (%s)", error)
-            return
-        running.job.gallery |= dict(zip(nodes, images))
-        running.job.thumbnails |= dict(zip(nodes, small))
-
-    def _drop(self, refs: set[str]) -> None:
-        """States that are lost."""
-        self.states = {key: state for key, state in self.states.items() if state[0].hex() not in refs}
-
-    async def _gone(self, worker: Worker, refs: set[str]) -> None:
-        """What units were to start from is lost; they stay, and it is made again."""
-        self._drop(refs)
-        fused = [unit.work for unit in worker.pending if unit.work.id in worker.starts and worker.starts[unit.work.id].hex() in refs]
-        for work in fused:
-            del worker.starts[work.id]
-        if fused:
-            await self._fuse(fused)
-
-    async def _lost(self, worker: Worker) -> None:
-        """The denoiser died: its units go out again, to others if there are any; it comes back meanwhile."""
-        if not worker.up:
-            return
-        self.deaths += 1
-        await self._send_again(worker.fall(), f"its denoiser died {TRIES} times")
-
-    async def _send_again(self, works: Sequence[Work], why: str) -> None:
-        """Lost units go out again; those that have been lost too often fail."""
-        works = self.session.reissue(works)
-        for work in (work for work in works if work.epoch >= TRIES):
-            self.session.settle(Walk(work, Cost(), why))
-        again = [work for work in works if work.epoch < TRIES]
-        for work in again:
-            self._emptiest().give(work)
-        self._wake()
-        if fused := [work for work in again if work.fuse]:
-            await self._fuse(fused)
 
     async def _score(self, worker: Worker) -> None:
         """Have the finished units scored, and tell their outcomes in the order in which they went out."""
@@ -520,8 +391,3 @@ class TreeManager:
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
-
-    def _wake(self) -> None:
-        """Something has been told or has come: whoever waits for work may find some."""
-        self._news.set()
-        self._news = asyncio.Event()

@@ -300,7 +300,8 @@ class Jobs:
     def _progress(self, entry: Entry, progress: Progress) -> None:
         best = progress.best[0]
         seen = JobProgress(
-            nfe=progress.nfe, budget=progress.budget, seconds=round(progress.seconds, 3), best=best, images=progress.images, failed=progress.failed
+            nfe=progress.nfe, budget=progress.budget, seconds=round(progress.seconds, 3), best=best, images=progress.images,
+            failed=progress.failed, paused=progress.paused,
         )  # fmt: skip
         if seen == entry.progress or entry.record.status != "running":
             return
