@@ -80,6 +80,7 @@ class Worker:
     def clear(self) -> None:
         """Forget everything in hand."""
         self.out, self.pending, self.starts, self.finished = {}, [], {}, []
+        self.inside, self.catching_up = Counter(), False
 
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""

@@ -25,9 +25,9 @@ from mcts_ray.actors.spec import TRIES, Actor, Gone
 from mcts_ray.actors.trainer import TrainerWorker
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
-from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.base import Progress
 from mcts_ray.executor.learning import drained
-from mcts_ray.executor.session import Session, Walk, progress
+from mcts_ray.executor.session import Session, progress
 from mcts_ray.gain.choose import Transition
 from mcts_ray.search.base import Cost, Work
 
