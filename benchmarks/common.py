@@ -24,15 +24,21 @@ def origin() -> dict:
     """Command, commit, date, cores, device and library versions: at the head of each results file."""
     import torch
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "mcts_ray", "benchmarks/*.py")
     return {
         "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
+        "changed": [line[3:] for line in changed.splitlines()],  # files that were not as in the commit
         "date": datetime.date.today().isoformat(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
         "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in LIBRARIES},
     }
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.rstrip()
 
 
 def write(name: str, results: dict) -> Path:

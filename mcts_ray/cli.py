@@ -144,7 +144,7 @@ def compare(
     reward: Annotated[Optional[str], typer.Option(help="The guide: what searches see. [scenes]")] = None,
     gold: Annotated[Optional[str], typer.Option(help="The judge they never see: a reward, MODULE:FUNCTION or verifier. [verifier]")] = None,
     oracle: Annotated[bool, typer.Option("--oracle", help="Each arm once more, guided by the gold judge.")] = False,
-    pool: Annotated[int, typer.Option(min=0, metavar="N", help="Finished samples per prompt for best-of-n of every n; 0: none.")] = 0,
+    pool: Annotated[Optional[int], typer.Option(min=0, metavar="N", help="Finished samples per prompt for best-of-n of every n; 0: none. [0, with --full 128]")] = None,
     policy: Annotated[Optional[list[str]], typer.Option(metavar="FIELD=VALUE", help="Jump policies of pools. [k=1, k=2, k=4, jump=ays]")] = None,
     validation: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Prompts to choose the policy on. [scenes: those of its split]")] = None,
     validation_count: Annotated[Optional[int], typer.Option(min=1, help="How many of them. [40]")] = None,

@@ -19,13 +19,12 @@ from mcts_ray.checks import check_prompts, check_size, default_reward, needs_sce
 from mcts_ray.compare.design import digest, model_key, reward_key
 from mcts_ray.compare.judge import VERIFIER, as_reward
 from mcts_ray.compare.prompts import read_prompt_file
-from mcts_ray.compare.request import gold_or_default
+from mcts_ray.compare.request import check_independent, gold_or_default
 from mcts_ray.settings import parse_setting
 from mcts_ray.diffusion.resolve import Model, image_size, resolve_model
 from mcts_ray.report.folder import check_folder
 from mcts_ray.report.run import check_writable
 from mcts_ray.request import check_where
-from mcts_ray.reward import parse_reward
 from mcts_ray.reward.resolve import find_weights
 from mcts_ray.reward.step import absolute, find_step_model, step_weights
 
@@ -132,18 +131,6 @@ def _resolved(design: Design, out: Path, calibrate: Path | None, device, dtype, 
 def _found(step: Step, model: str) -> Step:
     """The step score with the place of its network, which must be there; x0 has none."""
     return step if step.name == "x0" else replace(step, model=absolute(find_step_model(step.name, model, step.model)))
-
-
-def check_independent(reward: str, gold: str) -> None:
-    """Gold must be a judge that the guide has no part in: an audit by the guide itself would praise whatever it says."""
-    guides = {term.name for term in parse_reward(reward)}
-    judges = {term.name for term in parse_reward(as_reward(gold))}
-    shared = sorted(guides & judges)
-    if shared:
-        name = VERIFIER if shared[0] == as_reward(VERIFIER) else shared[0]
-        raise ValueError(
-            f"gold {gold!r} and guide {reward!r} share {name!r}: a guide that judges itself is always right; choose an independent gold"
-        )
 
 
 def _steps(names: Sequence[str], models: Sequence[str]) -> tuple[Step, ...]:

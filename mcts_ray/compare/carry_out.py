@@ -6,7 +6,7 @@ from typing import Any
 
 from mcts_ray.compare.design import Design, open_folder
 from mcts_ray.compare.page import page
-from mcts_ray.compare.pool import MAIN, VALIDATION, Pool, pools
+from mcts_ray.compare.pool import Pool, pools
 from mcts_ray.compare.request import Comparison
 from mcts_ray.compare.run import Report, gold_judge, run
 from mcts_ray.compare.summary import summarise, write_csv
@@ -20,10 +20,11 @@ def carry_out(comparison: Comparison, report: Report = lambda line: None) -> dic
     """Do what is left to do and write the figures of all; returns the summary. Ctrl-C loses the group under way alone."""
     c = comparison
     open_folder(c.design, c.out)
-    device = str(resolve_device("auto" if c.executor == "ray" else c.device))  # of the judge, in this process
+    here = "auto" if c.executor == "ray" and c.device == "cuda" else c.device  # of workers, this machine may have none
+    device = str(resolve_device(here))  # of the judge, in this process
     gold = gold_judge(c.design, device)
     where = {"executor": c.executor, "workers": c.workers, "address": c.address}
-    with Searcher.from_pretrained(c.model, c.device, c.dtype, **where) as searcher:
+    with Searcher.from_pretrained(c.model, c.device, c.design.dtype, **where) as searcher:
         main, validation = _pools(c, searcher, gold, device, report)
         rows = run(c.design, searcher, gold, c.out, report)
     summary = {"design": _head(c.design), "versions": versions(), **summarise(c.design, rows, main, validation)}
@@ -37,8 +38,7 @@ def _pools(c: Comparison, searcher: Searcher, gold, device: str, report: Report)
     if not c.design.pool:
         return {}, {}
     guide = resolve_reward(c.design.reward, device)
-    main, validation = (pools(c.design, searcher, guide, gold, c.pools, split, report) for split in (MAIN, VALIDATION))
-    return main, validation
+    return pools(c.design, searcher, guide, gold, c.pools, report)
 
 
 def _head(design: Design) -> dict[str, Any]:

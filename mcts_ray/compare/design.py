@@ -45,7 +45,7 @@ class Design:
 
     pool: finished samples per prompt and jump policy, from which best-of-n for every n follows (0: none); the policy is
     chosen on `validation`. weights, reward_weights: what stands for the files of the model, and of guide and gold judge.
-    images: how many are returned.
+    images: how many are returned. dtype: of the model's network.
     """
 
     arms: tuple[Arm, ...]
@@ -61,10 +61,16 @@ class Design:
     settings: dict[str, Any] = field(default_factory=dict)
     images: int = 4
     group: int = 30
+    dtype: str = "fp32"
     pool: int = 0
     policies: tuple[Arm, ...] = ()
     validation: dict[str, list[str]] = field(default_factory=dict)
     version: str = __version__
+
+    @property
+    def budgets(self) -> list[int]:
+        """NFE of each of `times`."""
+        return [times * self.levels for times in self.times]
 
     def config(self, arm: Arm, times: int, seed: int) -> SearchConfig:
         """The search of one cell. Every image is kept, so that the gold of each best one on the way is known."""
@@ -81,10 +87,17 @@ class Design:
         return make_config({**fields, "budget": count * cost, "images": count, "reward": "jpeg", "in_flight": 64})
 
     def check(self) -> None:
-        """ValueError for the first cell that cannot be."""
+        """ValueError for the first cell that cannot be, or that would not be what it is called."""
+        own = next((name for name in self.settings if name in _OWN), None)
+        if own:
+            raise ValueError(f"--set {own}: the comparison itself sets {own}; leave it out")
         for times in self.times:
             for arm in self.arms:
-                self.config(arm, times, 0)
+                config = self.config(arm, times, 0)
+                if arm.oracle and (config.scores_in_engine or config.jump == "ige"):
+                    raise ValueError(
+                        f"arm {arm.label}: its steps follow a network that has learned the guide, which no oracle replaces; leave --oracle out"
+                    )
         for policy in self.policies:
             self.pool_config(policy)
 

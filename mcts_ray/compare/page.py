@@ -8,6 +8,7 @@ from typing import Any
 from mcts_ray.compare import plots
 from mcts_ray.report.frame import frame
 
+_ERRORS = ("reward_error", "search_error")
 _HELD_AGAINST = (("first", ""), ("best", ", best on validation"))
 PLOTS_CSS = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
@@ -71,8 +72,7 @@ def _table(rows: list[dict[str, Any]], pool: dict[str, Any] | None) -> str:
     if pool:
         multipliers = [f"compute of best-of-n<small>{escape(pool[what])}{note}</small>" for what, note in _HELD_AGAINST if what in pool]
         columns[4:4] = ["in sd", *multipliers]
-    if any("reward_error" in row for row in rows):
-        columns.append("reward error")
+    columns += [what.replace("_", " ") for what in _ERRORS if any(what in row for row in rows)]
     head = "".join(f"<th>{column}</th>" for column in columns)
     body, last = [], None
     for row in rows:
@@ -85,6 +85,7 @@ def _table(rows: list[dict[str, Any]], pool: dict[str, Any] | None) -> str:
 def _cells(row: dict[str, Any], pool: dict[str, Any] | None, columns: list[str]) -> list[str]:
     difference = row.get("difference", {})
     failed = f"<small>{row['without_image']} without an image</small>" if row["without_image"] else ""
+    failed += f"<small>{row['failed_units']:.1f} failed units a search</small>" if row["failed_units"] else ""
     cells = [escape(row["arm"]) + failed, f"{row['times']}×", _interval(row["gold"]), _interval(difference.get("gold"), "+.3f")]
     if pool:
         in_sd = (row.get("difference_sd") or {}).get("gold")
@@ -93,9 +94,7 @@ def _cells(row: dict[str, Any], pool: dict[str, Any] | None, columns: list[str])
     cells += [_interval(row["passed"], ".2f"), _interval(row["guide"])]
     cells += [f"{row['nfe']:.0f}", f"{row['decodes']:.1f}", f"{row['model_forwards']:.0f}", f"{row['busy_seconds']:.2f}"]
     cells.append(_interval(row["diversity"]))
-    if columns[-1] == "reward error":
-        cells.append(_interval(row.get("reward_error"), "+.3f"))
-    return cells
+    return cells + [_interval(row.get(what), "+.3f") for what in _ERRORS if what.replace("_", " ") in columns]
 
 
 def _interval(value: list[float] | None, form: str = ".3f") -> str:

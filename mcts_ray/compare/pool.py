@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,16 +54,29 @@ class Pool:
 
 
 def pools(
-    design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, split: str = MAIN, report: Report = lambda line: None
-) -> dict[str, list[Pool]]:
-    """The pool of each policy by prompt set; what is there already is read."""
+    design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, report: Report = lambda line: None
+) -> tuple[dict[str, list[Pool]], dict[str, list[Pool]]]:
+    """The pools by prompt set of the prompts compared, and of those of validation; what is there already is read.
+
+    Validation prompts have one for each policy. The prompts compared have them for the policies that searches are held against: the
+    first and the best on validation prompts; for every policy where there are no validation prompts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    sets = design.sets if split == MAIN else design.validation
-    found: dict[str, list[Pool]] = {}
-    for name, texts in sets.items():
-        label = f"{slug(name)}-{split}"
-        found[name] = [_pool(design, searcher, guide, gold, folder, label, texts, policy, report) for policy in design.policies]
-    return found
+
+    def drawn(name: str, texts: list[str], split: str, policies: Sequence[Arm]) -> list[Pool]:
+        return [_pool(design, searcher, guide, gold, folder, f"{slug(name)}-{split}", texts, policy, report) for policy in policies]
+
+    validation = {name: drawn(name, texts, VALIDATION, design.policies) for name, texts in design.validation.items()}
+    main = {name: drawn(name, texts, MAIN, _held_against(design, validation.get(name))) for name, texts in design.sets.items()}
+    return main, validation
+
+
+def _held_against(design: Design, validation: list[Pool] | None) -> list[Arm]:
+    """The first policy and the best one, as far as that is known."""
+    if not validation:
+        return list(design.policies)
+    best = best_policy(validation, design.budgets)
+    return [policy for number, policy in enumerate(design.policies) if number == 0 or policy.label == best]
 
 
 def best_policy(validation: list[Pool], budgets: list[int]) -> str:
@@ -83,7 +97,7 @@ def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folde
     scores = []
     for at in range(0, len(texts), GROUP):
         group = texts[at : at + GROUP]
-        key = _key([design.weights, config.model_dump(mode="json", exclude_defaults=True), group])
+        key = _key([design.weights, design.dtype, config.model_dump(mode="json", exclude_defaults=True), group])
         path = folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"
         if not path.exists():
             _save(path, images=_sample(searcher, group, config))

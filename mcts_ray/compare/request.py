@@ -36,8 +36,8 @@ from mcts_ray.report.run import check_writable
 from mcts_ray.request import check_where
 from mcts_ray.reward import find_weights, parse_reward
 
-QUICK = {"arms": ("best-of-n", "psp", "mcts"), "times": "8", "count": 20, "seeds": 1}
-FULL = {"times": "2,4,8,16", "count": 100, "seeds": 3}  # and every algorithm with both eta
+QUICK = {"arms": ("best-of-n", "psp", "mcts"), "times": "8", "count": 20, "seeds": 1, "pool": 0}
+FULL = {"times": "2,4,8,16", "count": 100, "seeds": 3, "pool": 128}  # and every algorithm with both eta
 VALIDATION = 40  # prompts of each scenes set on which the jump policy is chosen
 
 
@@ -50,7 +50,6 @@ class Comparison:
     out: Path
     pools: Path
     device: str = "auto"
-    dtype: str = "fp32"
     executor: str = "ray"
     workers: int | None = None
     address: str | None = None
@@ -74,7 +73,7 @@ def make_comparison(
     settings: Sequence[str] = (),
     oracle: bool = False,
     full: bool = False,
-    pool: int = 0,
+    pool: int | None = None,
     policies: Sequence[str] = (),
     validation_file: Path | None = None,
     validation_count: int | None = None,
@@ -94,13 +93,15 @@ def make_comparison(
     twice = [arm.label for arm in chosen if sum(arm.label == other.label for other in chosen) > 1]
     if twice:
         raise ValueError(f"arm {twice[0]!r} is there twice")
+    pool = scale["pool"] if pool is None else pool
     if pool and not 2 <= pool <= 1000:
         raise ValueError(f"--pool {pool}: a pool has from 2 to 1000 samples per prompt")
     reward = default_reward(model, reward)
     gold = gold_or_default(model, gold)
+    check_independent(reward, gold)
     count = count or scale["count"]
     sets = _sets(prompts_file, set_names, split, count)
-    tuning = _validation(validation_file, sets, split, validation_count or VALIDATION) if pool else {}
+    tuning = _validation(validation_file, prompts_file is None, sets, validation_count or VALIDATION) if pool else {}
     design = Design(
         arms=tuple(chosen),
         times=parse_times(times or scale["times"]),
@@ -114,14 +115,15 @@ def make_comparison(
         settings=dict(parse_setting(text) for text in settings),
         images=images,
         group=group,
+        dtype=dtype,
         pool=pool,
         policies=tuple(parse_policy(text) for text in policies or POLICIES) if pool else (),
         validation=tuning,
     )
-    return _resolved(design, out, pools, device, dtype, executor, workers, address)
+    return _resolved(design, out, pools, device, executor, workers, address)
 
 
-def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, executor, workers, address) -> Comparison:
+def _resolved(design: Design, out: Path, pools: Path | None, device, executor, workers, address) -> Comparison:
     """The second half: what needs files or the network."""
     design.check()
     for arm in design.arms:
@@ -141,7 +143,7 @@ def _resolved(design: Design, out: Path, pools: Path | None, device, dtype, exec
     check_folder(design, out)
     if executor == "ray":
         address = find(address) or "local"
-    return Comparison(design, model, out, pools or out / "pools", device, dtype, executor, workers, address)
+    return Comparison(design, model, out, pools or out / "pools", device, executor, workers, address)
 
 
 def gold_or_default(model: str, gold: str | None) -> str:
@@ -152,6 +154,18 @@ def gold_or_default(model: str, gold: str | None) -> str:
     if gold != VERIFIER:
         parse_reward(gold)
     return gold
+
+
+def check_independent(reward: str, gold: str) -> None:
+    """Gold must be a judge that the guide has no part in: judged by the guide itself, whatever it likes would be good."""
+    guides = {term.name for term in parse_reward(reward)}
+    judges = {term.name for term in parse_reward(as_reward(gold))}
+    shared = sorted(guides & judges)
+    if shared:
+        name = VERIFIER if shared[0] == as_reward(VERIFIER) else shared[0]
+        raise ValueError(
+            f"gold {gold!r} and guide {reward!r} share {name!r}: a guide that judges itself is always right; choose an independent gold"
+        )
 
 
 def _sets(file: Path | None, names: Sequence[str], split: str, count: int) -> dict[str, list[str]]:
@@ -165,15 +179,15 @@ def _sets(file: Path | None, names: Sequence[str], split: str, count: int) -> di
     return {name: prompts(name, split)[:count] for name in names or ("hard",)}
 
 
-def _validation(file: Path | None, sets: dict[str, list[str]], split: str, count: int) -> dict[str, list[str]]:
+def _validation(file: Path | None, of_scenes: bool, sets: dict[str, list[str]], count: int) -> dict[str, list[str]]:
     """On what a jump policy is chosen: a file, or validation prompts of each scenes set that are not compared themselves."""
     if file is not None:
         texts = read_prompt_file(file)[:count]
         return {name: texts for name in sets}
-    from mcts_ray.scenes.prompts import DIFFICULTIES, prompts
-
-    if not all(name in DIFFICULTIES for name in sets):
+    if not of_scenes:
         return {}
+    from mcts_ray.scenes.prompts import prompts
+
     found = {name: [p for p in prompts(name, "validation") if p not in set(texts)][:count] for name, texts in sets.items()}
     short = [name for name, texts in found.items() if not texts]
     if short:

@@ -21,6 +21,7 @@ from mcts_ray.report.run import write_json
 from mcts_ray.request import slug
 from mcts_ray.result import SearchResult
 from mcts_ray.reward import Reward, resolve_reward
+from mcts_ray.search.base import Candidate
 from mcts_ray.searcher import Searcher
 
 Row = dict[str, Any]
@@ -66,8 +67,8 @@ def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
     An oracle arm has seen gold and no guide, so its guide is not known. `passed` is known for the verifier alone.
     """
     returned = list(zip(result.candidates, result.images))[: design.images]
-    records = _records(result)
     images = dict(zip((c.node for c in result.candidates), result.images))
+    records = _records([c for c in result.finished if c.node in images])  # an image may have been lost with its node
     nodes = list(dict.fromkeys([*(c.node for c, _ in returned), *(c.node for c in records)]))
     golds = dict(zip(nodes, judged(gold, [images[node] for node in nodes], result.prompt)))
     best_gold = golds[result.best.node] if result.best else None
@@ -89,10 +90,10 @@ def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
     }
 
 
-def _records(result: SearchResult) -> list:
-    """The finished images that were better than all before."""
-    records: list = []
-    for candidate in result.finished:
+def _records(finished: Sequence[Candidate]) -> list[Candidate]:
+    """Those that were better than all before."""
+    records: list[Candidate] = []
+    for candidate in finished:
         if not records or candidate.reward > records[-1].reward:
             records.append(candidate)
     return records

@@ -14,13 +14,13 @@ import numpy as np
 
 from mcts_ray.compare.design import Arm, Design
 from mcts_ray.compare.figures import known_interval, multiplier
-from mcts_ray.compare.judge import DIVERSITY
+from mcts_ray.compare.judge import DIVERSITY, VERIFIER
 from mcts_ray.compare.pool import Pool, best_policy
 from mcts_ray.compare.run import Row
 
 SCORES = ("gold", "passed", "guide")
-COSTS = ("nfe", "decodes", "model_forwards", "busy_seconds")
-COLUMNS = ("set", "arm", "times", "seed", "prompt", "text", *SCORES, *COSTS, "diversity", "failed_units")
+COSTS = ("nfe", "decodes", "model_forwards", "busy_seconds", "failed_units")
+COLUMNS = ("set", "arm", "times", "seed", "prompt", "text", *SCORES, *COSTS, "diversity")
 MEANING = {
     "interval": "[mean, low, high], 95 % bootstrap over prompts, seeds averaged within a prompt",
     "gold": "held-out judge of the returned best image",
@@ -30,8 +30,11 @@ MEANING = {
     "difference_sd": "mean difference in standard deviations of single samples within a prompt (pool of the first policy)",
     "over_best_of_n": "gold, paired by prompt, against exact best-of-n of the pool at the same budget",
     "multiplier": "budget that best-of-n needs for the same gold, over the budget spent; > where its pool never gets there",
-    "reward_error": "gold of the same search guided by the gold judge, minus gold",
+    "reward_error": "gold of the same search guided by the gold judge, minus gold: lost to the guide",
+    "search_error": "highest gold there is (1 for the verifier, else the best sample of the first pool) minus that: lost to the search",
     "busy_seconds": "a search's share of denoising, decoding and rewarding; wall time is shared by many searches",
+    "failed_units": "units of work that failed, per search",
+    "curve": "best image so far over NFE that were booked when it came; what is still in flight is not booked yet",
     "diversity": DIVERSITY + ", of the returned images",
 }
 
@@ -43,7 +46,7 @@ def summarise(design: Design, rows: Sequence[Row], pools: dict[str, list[Pool]],
 
 
 def _set(design: Design, name: str, rows: list[Row], pools: list[Pool] | None, validation: list[Pool] | None) -> dict[str, Any]:
-    budgets = [times * design.levels for times in design.times]
+    budgets = design.budgets
     references = _references(pools, validation, budgets) if pools else {}
     found = []
     for times in design.times:
@@ -101,9 +104,18 @@ def _cell(design: Design, arm: Arm, times: int, cells: dict[str, list[Row]], ref
         row |= _against_pool(pool, mean_P["gold"], row["budget"], row["nfe"], what)
     oracle = cells.get(f"{arm.label} (oracle)")
     if oracle:
-        row["reward_error"] = known_interval(per_prompt(oracle, "gold", prompts) - mean_P["gold"])
+        row |= _errors(design, mean_P["gold"], per_prompt(oracle, "gold", prompts), references.get("first"))
     row["curve"] = anytime(rows, times * design.levels)
     return row
+
+
+def _errors(design: Design, gold_P: np.ndarray, oracle_P: np.ndarray, pool: Pool | None) -> dict[str, Any]:
+    """What is lost of the highest gold, to the guide and to the search; of the search where that height is known."""
+    errors = {"reward_error": known_interval(oracle_P - gold_P)}
+    if design.gold == VERIFIER or pool:
+        highest_P = np.ones_like(gold_P) if design.gold == VERIFIER else pool.gold_PN.max(1)
+        errors["search_error"] = known_interval(highest_P - oracle_P)
+    return errors
 
 
 def _in_sd(difference: dict[str, Any], sd: dict[str, float]) -> dict[str, float | None]:
@@ -128,9 +140,12 @@ def per_prompt(rows: Sequence[Row], what: str, prompts: int) -> np.ndarray:
 
 
 def anytime(rows: Sequence[Row], budget: int, points: int = 40) -> list[list[float | None]]:
-    """[NFE, mean guide, mean gold] of the best image so far, from where all searches have one; None where one is not known."""
-    curves = [row["curve"] for row in rows]
-    if not curves or not all(curves):
+    """[NFE, mean guide, mean gold] of the best image so far, from where all searches have one; None where one is not known.
+
+    Searches without any image are left out; `without_image` counts them.
+    """
+    curves = [row["curve"] for row in rows if row["curve"]]
+    if not curves:
         return []
     start = max(curve[0][0] for curve in curves)
     grid = np.unique(np.geomspace(start, max(budget, start), points).round().astype(int))

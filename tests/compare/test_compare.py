@@ -8,6 +8,7 @@ import pytest
 
 from mcts_ray import Searcher, cli
 from mcts_ray.compare.design import parse_arm
+from mcts_ray.compare.request import make_comparison
 
 ARMS = ["--arm", "best-of-n", "--arm", "psp", "--arm", "mcts,phi=0.4"]
 SMALL = ["--executor", "local", "--levels", 4, "--times", "2,3", "--count", 2, "--json"]
@@ -16,6 +17,7 @@ SMALL = ["--executor", "local", "--levels", 4, "--times", "2,3", "--count", 2, "
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     Path("prompts.csv").write_text("Prompts,Category\na photo of a bench,x\na photo of two clocks,y\n")
 
 
@@ -31,7 +33,6 @@ def compare(capsys):
 
 
 def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
-    Path("judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     model = ["--model", tiny_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.csv"]
     arguments = [*ARMS, *SMALL, *model, "--oracle", "--pool", 4, "--policy", "k=1", "--out", "c"]
     code, out, err = compare(*arguments)
@@ -44,6 +45,7 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
     assert (plain["budget"], plain["nfe"], plain["searches"]) == (8, 8, 2) and plain["passed"] is None
     assert "difference" not in plain and rows[1]["difference"]["gold"] and plain["multiplier_first"] and plain["multiplier_best"]
     assert plain["reward_error"][0] >= 0  # the same finished samples, chosen by gold itself
+    assert plain["search_error"][0] >= 0 and "search_error" not in rows[3]  # four samples of the pool hold the two of the search
     with open("c/rows.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 6 * 2 * 2 and {line["text"] for line in lines} == {"a photo of a bench", "a photo of two clocks"}
@@ -53,7 +55,6 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
 
 
 def test_sdxl_with_prompts_from_a_file(compare, tiny_xl_folder):
-    Path("judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     model = ["--model", tiny_xl_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.csv"]
     code, out, err = compare("--arm", "best-of-n", "--arm", "psp", *SMALL, *model, "--out", "c")
     assert code == 0, err
@@ -99,6 +100,25 @@ def test_another_design_in_the_folder_is_refused(compare):
     assert code == 2 and "holds a comparison of another design" in err and "seeds" in err and err.count("\n") == 1
 
 
+def test_a_pool_of_128_belongs_to_the_full_comparison():
+    assert [make_comparison(["psp"], out=Path("c"), executor="local", full=full).design.pool for full in (True, False)] == [128, 0]
+
+
+def test_a_jump_policy_is_not_chosen_on_scenes_for_prompts_of_another_world(tiny_folder):
+    """Whatever the file is called; scenes' own sets have validation prompts."""
+    Path("hard.txt").write_text("a photo of a bench\n")
+    other = dict(model=str(tiny_folder), reward="jpeg", gold="judges:dark", prompts_file=Path("hard.txt"))
+    comparison = make_comparison(["psp"], out=Path("c"), executor="local", pool=4, **other)
+    assert comparison.design.validation == {}
+    assert make_comparison(["psp"], out=Path("c"), executor="local", pool=4).design.validation
+
+
+def test_another_precision_is_another_comparison(compare):
+    assert compare(*SMALL, "--arm", "best-of-n", "--times", 1, "--count", 1, "--out", "c")[0] == 0
+    code, _, err = compare(*SMALL, "--arm", "best-of-n", "--times", 1, "--count", 1, "--dtype", "bf16", "--out", "c")
+    assert code == 2 and "holds a comparison of another design" in err and "dtype" in err
+
+
 def test_lists_in_an_arm_may_hold_commas():
     arm = parse_arm("best-of-n,jump=table,jump_table=[1,2,2],eta=1")
     assert arm.fields == {"jump": "table", "jump_table": [1, 2, 2], "eta": "1"} and arm.algorithm == "best-of-n"
@@ -122,6 +142,10 @@ MISTAKES = {
     "no gold": (["--model", "some/model", "--reward", "jpeg"], "has no gold judge of its own; choose one with --gold"),
     "small pool": (["--pool", "1"], "--pool 1: a pool has from 2 to 1000 samples"),
     "bad policy": (["--pool", "4", "--policy", "kk=2"], "policy 'best-of-n,kk=2': there is no field 'kk'"),
+    "guide as gold": (["--gold", "scenes"], "gold 'scenes' and guide 'scenes' share 'scenes'"),
+    "guide with gold in it": (["--gold", "jpeg", "--reward", "scenes:1,jpeg:0.2"], "share 'jpeg'"),
+    "setting of the study": (["--set", "budget=30"], "--set budget: the comparison itself sets budget"),
+    "no oracle": (["--arm", "psp,step_reward=lrm", "--oracle"], "its steps follow a network that has learned the guide"),
     "unwritable": (["--out", "/dev/null/c"], "comparison folder /dev/null/c cannot be written"),
     "foreign folder": (["--out", "."], "holds something else than a comparison"),
     "no cluster": (["--executor", "local", "--workers", "2"], "--workers and --address belong to --executor ray"),

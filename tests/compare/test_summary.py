@@ -1,9 +1,11 @@
 """Figures of made-up rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mcts_ray.compare.design import Design, parse_arm, parse_policy
+from mcts_ray.compare.design import Design, parse_arm, parse_policy, with_oracles
 from mcts_ray.compare.pool import Pool, best_policy
 from mcts_ray.compare.summary import anytime, per_prompt, summarise
 
@@ -14,7 +16,7 @@ POOLS = [Pool("k=1", 10, GUIDE_PN, GUIDE_PN), Pool("k=2", 5, GUIDE_PN, GUIDE_PN 
 
 
 def _row(arm, prompt, seed, gold):
-    costs = {"nfe": 80, "decodes": 8, "model_forwards": 160, "busy_seconds": 1.0}
+    costs = {"nfe": 80, "decodes": 8, "model_forwards": 160, "busy_seconds": 1.0, "failed_units": 0}
     scores = {"guide": gold, "gold": gold, "passed": 0.0, "diversity": None}
     return {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
 
@@ -54,3 +56,15 @@ def test_anytime_curves_begin_where_every_search_has_an_image():
     curve = anytime(rows, 80)
     assert curve[0] == [20, 0.25, 0.3] and curve[-1] == [80, 0.75, None]
     assert anytime([{"curve": []}], 80) == []
+    assert anytime([*rows, {"curve": []}], 80) == curve  # `without_image` counts it
+
+
+@pytest.mark.parametrize("gold, highest_P", [("verifier", np.ones(PROMPTS)), ("jpeg", GUIDE_PN.max(1))])
+def test_lost_gold_is_split_into_errors_of_the_search_and_of_the_guide(gold, highest_P):
+    design = replace(_design("mcts"), gold=gold)
+    design = replace(design, arms=tuple(with_oracles(design.arms)))
+    rows = [_row(label, p, 0, value) for p in range(PROMPTS) for label, value in (("mcts", 0.2), ("mcts (oracle)", 0.7))]
+    plain, oracle = summarise(design, rows, {"made": POOLS}, {"made": POOLS})["sets"]["made"]["rows"]
+    assert plain["reward_error"][0] == pytest.approx(0.5) and "reward_error" not in oracle
+    lost = (highest_P - 0.2).mean()
+    assert plain["reward_error"][0] + plain["search_error"][0] == pytest.approx(lost, abs=1e-3)
