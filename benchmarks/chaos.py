@@ -107,7 +107,8 @@ class Chaos:
     def _config(self) -> Any:
         from mcts_ray import SearchConfig
 
-        jump = {"jump": "ige", "ige_model": str(self.ige), "ige_choice": "top-m", "ige_online": str(self.folder / "online")} if self.ige else {}
+        ige = {"ige_model": str(self.ige), "ige_choice": "top-m", "ige_online": str(self.folder / "online")}
+        jump = {"jump": "ige", **ige} if self.ige else {}
         return SearchConfig(
             algorithm="mcts", levels=8, budget=self.budget, guidance=2.0, images=3, seeds=7, fuse="features", fuse_after=6,
             in_flight=24, reward="benchmarks.chaos:slow_jpeg", seed=self.searches, **jump,
@@ -287,7 +288,8 @@ def make_ige(model: Path, folder: Path) -> Path:
 
     scale = Scale(states=3, noises=3, jumps=(1, 2, 4, 8))
     prompts = [*PROMPTS, "a fox", "a hen"]
-    recorded = collect.run(str(model), "jpeg", prompts, folder / "transitions", scale=scale, levels=8, guidance=2.0, device="cpu", threads=1)
+    options = {"scale": scale, "levels": 8, "guidance": 2.0, "device": "cpu", "threads": 1}
+    recorded = collect.run(str(model), "jpeg", prompts, folder / "transitions", **options)
     recipe = replace(train.RECIPE, steps=20, batch=8, checkpoint_every=10)
     return train.run(str(model), recorded, folder / "ige", recipe=recipe, width=16, threads=1)
 

@@ -241,8 +241,8 @@ def _finish(run: RunDirectory, result: SearchResult, status: str, on_progress: C
             log.warning("paused: %s", paused)
             if on_progress:
                 best = result.best and result.best.reward
-                ledger = result.ledger
-                on_progress(Progress(ledger.nfe, ledger.nfe, ledger.seconds, (best,), len(result.finished), len(result.errors), 0, paused=paused))
+                nfe, seconds = result.ledger.nfe, result.ledger.seconds
+                on_progress(Progress(nfe, nfe, seconds, (best,), len(result.finished), len(result.errors), 0, paused=paused))
             time.sleep(WAIT)
 
 

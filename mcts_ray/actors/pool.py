@@ -41,8 +41,9 @@ class Worker:
 
     out: units given to it, `pending` those of them not yet sent; starts: refs to what those that are fused start from;
     finished: units that wait to be scored. size: its batch size. generation: names its engine, which no restart of anybody gives
-    twice. nfe: spent in it, by search, and `inside`, on units that are in it still. busy: held while one of its calls is under way. up: False from its death until it is back.
-    catching_up: it is to take in what another manager has left before anything else goes out.
+    twice. nfe: spent in it, by search, and `inside`, on units that are in it still. busy: held while one of its calls is under way.
+    up: False from its death until it is back; reviving: held while it comes back. catching_up: it is to take in what another manager
+    has left before anything else goes out.
     """
 
     denoiser: Actor

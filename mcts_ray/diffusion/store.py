@@ -30,7 +30,8 @@ class Kept:
 
     def cpu(self) -> Kept:
         """The same in the memory of the CPU."""
-        return replace(self, **{name: tensor.cpu() for name in ("x0", "eps", "m1", "features") if (tensor := getattr(self, name)) is not None})
+        tensors = {name: getattr(self, name) for name in ("x0", "eps", "m1", "features")}
+        return replace(self, **{name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None})
 
 
 class Store:
