@@ -151,6 +151,7 @@ class Searcher:
         find_weights(reward)
         plan = self.backend.plan([run.job["prompt"]], asked, self.reward)
         search, config = plan.searches[0], plan.config
+        run.check(search, budget or 0)
         run.resume(search.id, self._header(search, config))
         task = Task(search, config.in_flight, config.images, run.path, budget or 0)
         return self._carry_out([run.job["prompt"]], [task], plan, reward, [run], on_progress)[0]

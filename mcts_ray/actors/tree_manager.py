@@ -48,8 +48,7 @@ class TreeManager(Fusing):
         self.archive = Archive(folder)
         self.session = Session()
         self.running: dict[str, Running] = {}
-        self.states = {}
-        self.deaths = 0
+        self.states, self.deaths = {}, 0
         self._name, self._plans = secrets.token_hex(4), 0
         self._news = asyncio.Event()
         self._loops: list[asyncio.Task] = []
@@ -93,19 +92,27 @@ class TreeManager(Fusing):
         """After a restart: every search that has not been handed over goes on."""
         if orders := self.archive.orders():
             log.warning("the tree manager goes on with %d searches", len(orders))
-            await self._enter(orders)
+            await self._enter(orders, restart=True)
 
-    async def _enter(self, orders: Sequence[Order]) -> None:
-        """Take searches in hand."""
+    async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
+        """Take searches in hand; after a `restart` without those whose run directory cannot be read any more."""
         rewards = dict.fromkeys(worker.reward for worker in self.workers)
         forwards: dict[str, int] = {}
         for key, reward in {order.key: order.reward for order in orders}.items():
             forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
         if not self.running:
             await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
-        entering = [
-            Running(order.task.job(order.batch_size), order.key, order.reward, forwards[order.key], order.latent_shape) for order in orders
-        ]
+        entering = []
+        for order in orders:
+            try:
+                job = order.task.job(order.batch_size)
+            except (OSError, ValueError):
+                if not restart:
+                    raise
+                log.exception("search %s cannot go on", order.task.search.id)
+                self.archive.forget(order.task.search.id)
+            else:
+                entering.append(Running(job, order.key, order.reward, forwards[order.key], order.latent_shape))
         self.session.add(running.job for running in entering)
         self.running |= {running.job.search.id: running for running in entering}
         if self._failure or not self._loops:

@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
 from mcts_ray.report.html import report
+from mcts_ray.executor.base import Job
 from mcts_ray.executor.record import PATIENCE, hold, read_journal, write_line
+from mcts_ray.search.base import Search
 from mcts_ray.search.journal import resumed
 
 if TYPE_CHECKING:
@@ -91,6 +94,11 @@ class RunDirectory:
             raise ValueError(f"{path} is no run directory that can be resumed: its job.json is not that of a search") from None
         assert len(fields) == 6
         return cls(path, job)
+
+    def check(self, search: Search, budget: int) -> None:
+        """ValueError, and nothing is written, unless the journal is that of this fresh search, which may spend `budget` in all."""
+        records = read_journal(self.path)[1]
+        Job(deepcopy(search), 1).recover(records, 1, budget)
 
     def resume(self, search: str, header: dict[str, Any]) -> None:
         """Go on with it as the search of this id. ValueError if it cannot be written, or `header`, what the journal would begin with,
