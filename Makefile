@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PROMPT ?= a red circle left of a blue square
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow chaos clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/mcts-ray search "$(PROMPT)" --budget 512
@@ -14,6 +14,9 @@ test: $(VENV)/installed-test
 
 test-slow: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -q -m slow
+
+chaos: $(VENV)/installed-test
+	$(VENV)/bin/python -m benchmarks.chaos
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -106,7 +106,7 @@ def _search(request, as_json: bool) -> int:
     else:
         typer.echo("\n".join(result_text(result) for result in results))
     if interrupted:
-        _say(f"interrupted; what was found is in {', '.join(str(out) for out in request.outs)}")
+        _say(f"interrupted; what was found is in {', '.join(str(out) for out in request.outs)}; `mcts-ray resume RUN` goes on")
     for result in results:
         if result.failure and not interrupted:
             _say(result.failure)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,12 +15,16 @@ from PIL import Image
 from mcts_ray.checks import choose_reward, needs_scenes
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, resolve_model
-from mcts_ray.executor.backend import Backend, Found, Task
+from mcts_ray.executor.backend import Backend, Found, Plan, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.report.run import RunDirectory, check_free
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
-from mcts_ray.reward import ImageReward, find_weights
+from mcts_ray.reward import ImageReward, find_weights, reward_name
 from mcts_ray.search import Search
+from mcts_ray.settings import make_config
+
+log = logging.getLogger(__name__)
+WAIT = 2.0  # seconds between two attempts to write the end of a run
 
 
 class Searcher:
@@ -121,13 +128,59 @@ class Searcher:
             Task(search, config.in_flight, config.images, runs[index].path if runs else None)
             for index, search in enumerate(plan.searches)
         ]
+        return self._carry_out(prompts, tasks, plan, reward, runs, on_progress)
+
+    def resume(
+        self, run_dir: str | Path, on_progress: Callable[[Progress], None] | None = None, budget: int | None = None
+    ) -> SearchResult:
+        """Go on with a search that was stopped, in its run directory, to the tree that it would have had: with one denoiser and on a
+        CPU the same, node for node. States that are needed are made again; that costs time, and nothing of the budget.
+
+        budget: NFE in all, where it is to have more than it had; also for one that has ended. Raises as `many`, and ValueError if the
+        directory holds no such run.
+        """
+        run = RunDirectory.reopen(Path(run_dir))
+        if run.job["status"] == "done" and budget is None:
+            raise ValueError(f"the search in {run_dir} is done; there is nothing to resume, only more budget to give")
+        if run.job["model"] != self.model:
+            raise ValueError(f"the search in {run_dir} is of model {run.job['model']}, not {self.model}")
+        asked = make_config(run.job["config"], f"run directory {run_dir}: ")
+        if self.reward is not None and not isinstance(self.reward, str) and reward_name(self.reward) == asked.reward:
+            asked = asked.model_copy(update={"reward": None})  # a callable, which no file holds
+        reward = choose_reward(self.model, asked.reward, self.reward)
+        find_weights(reward)
+        plan = self.backend.plan([run.job["prompt"]], asked, self.reward)
+        search, config = plan.searches[0], plan.config
+        run.check(search, budget or 0)
+        run.resume(search.id, self._header(search, config))
+        task = Task(search, config.in_flight, config.images, run.path, budget or 0)
+        return self._carry_out([run.job["prompt"]], [task], plan, reward, [run], on_progress)[0]
+
+    def _open_run(self, search: Search, prompt: str, plan, out: Path) -> RunDirectory:
+        header = self._header(search, plan.config)
+        job = {"prompt": prompt, "model": self.model, "device": plan.device, "dtype": plan.dtype, "config": header["config"]}
+        return RunDirectory.make(out, job, header)
+
+    def _header(self, search: Search, config: SearchConfig) -> dict[str, Any]:
+        return {"search": search.id, "config": config.model_dump(), "setting": asdict(search.setting)}
+
+    def _carry_out(
+        self,
+        prompts: Sequence[str],
+        tasks: Sequence[Task],
+        plan: Plan,
+        reward: str | ImageReward,
+        runs: Sequence[RunDirectory],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> list[SearchResult]:
+        """Run tasks to their end and write down what came of them."""
         found, error = self.backend.run(tasks, plan, reward, on_progress)
+        scenes = needs_scenes(self.model, reward)
         results = [
-            self._result(one, prompt, config, needs_scenes(self.model, reward), runs[index].path if runs else None)
-            for index, (one, prompt) in enumerate(zip(found, prompts, strict=True))
+            self._result(one, prompt, plan.config, scenes, task.run_dir) for one, prompt, task in zip(found, prompts, tasks, strict=True)
         ]
         for run, result in zip(runs, results):
-            run.finish(result, _status(error, result))
+            _finish(run, result, _status(error, result), on_progress)
         if isinstance(error, KeyboardInterrupt):
             raise SearchInterrupted(results)
         if isinstance(error, ValueError):  # the request was found good, so this is not the user's mistake
@@ -135,12 +188,6 @@ class Searcher:
         if error:
             raise error
         return results
-
-    def _open_run(self, search: Search, prompt: str, plan, out: Path) -> RunDirectory:
-        config = plan.config.model_dump()
-        job = {"prompt": prompt, "model": self.model, "device": plan.device, "dtype": plan.dtype, "config": config}
-        header = {"search": search.id, "config": config, "setting": asdict(search.setting)}
-        return RunDirectory(out, job, header)
 
     def _result(self, found: Found, prompt: str, config: SearchConfig, scenes: bool, run_dir: Path | None) -> SearchResult:
         rewards = [candidate.reward for candidate in found.finished]
@@ -180,6 +227,24 @@ def _status(error: BaseException | None, result: SearchResult) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return "failed" if error or result.failure else "done"
+
+
+def _finish(run: RunDirectory, result: SearchResult, status: str, on_progress: Callable[[Progress], None] | None) -> None:
+    """Write the end of a run, and while its storage is full or cannot be written wait, and say so; Ctrl-C ends that."""
+    while True:
+        try:
+            run.finish(result, status)
+            return
+        except OSError as error:
+            if status == "interrupted":
+                raise
+            paused = f"run directory {run.path} cannot be written ({error.strerror}); the search is over and waits for that"
+            log.warning("paused: %s", paused)
+            if on_progress:
+                best = result.best and result.best.reward
+                nfe, seconds = result.ledger.nfe, result.ledger.seconds
+                on_progress(Progress(nfe, nfe, seconds, (best,), len(result.finished), len(result.errors), 0, paused=paused))
+            time.sleep(WAIT)
 
 
 def _judge(images: Sequence[np.ndarray], prompt: str) -> tuple[tuple[float, bool], ...]:

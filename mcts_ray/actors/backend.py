@@ -6,26 +6,33 @@ asked for, and one reward actor for all. The tree manager sits on this node, whe
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray.actors import cluster
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.fusion import FusionWorker
-from mcts_ray.actors.reward import RewardWorker
-from mcts_ray.actors.spec import Actor
+from mcts_ray.actors.reward import GpuReward, RewardWorker
+from mcts_ray.actors.spec import PATIENCE, TRIES, Actor
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor.backend import Found, Plan, Run, Task
-from mcts_ray.executor.base import Progress
+from mcts_ray.executor.base import Job, Progress
 from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
 from mcts_ray.reward.step import absolute
@@ -57,6 +64,8 @@ class RayBackend:
             resolve_device(device)  # a cluster of our own has what this machine has
         self._actors: list[Actor] = []
         self._manager = None
+        self._reviving = threading.Lock()
+        self._folder = Path(tempfile.mkdtemp(prefix="mcts-ray-"))  # what the manager needs to go on after its death
         self._joined = cluster.join(address, workers or 1)
         try:
             self.device, self.workers = _room(device, workers)
@@ -76,8 +85,8 @@ class RayBackend:
             config = config.model_copy(update={"step_model": absolute(config.step_model)})
         folders = {name: getattr(config, name) for name in ("ige_model", "ige_online")}
         config = config.model_copy(update={name: folder.absolute(source) for name, source in folders.items() if source})
-        plan = _get(self._manager.plan.remote(list(prompts), config, reward))
-        _get(self._manager.load.remote(with_absolute_folders(choose_reward(self.model.name, config.reward, reward))))
+        plan = self._ask("plan", list(prompts), config, reward)
+        self._ask("load", with_absolute_folders(choose_reward(self.model.name, config.reward, reward)))
         return plan
 
     def run(
@@ -89,20 +98,25 @@ class RayBackend:
     ) -> Run:
         """Carry out tasks made from one plan. Ctrl-C ends them, and what they have found is handed over."""
         size = self.batch_size or plan.batch_size
-        tasks = [task.moved() for task in tasks]
+        tasks = [task.moved() if task.run_dir else self._spooled(task) for task in tasks]
         ids = [task.search.id for task in tasks]
         error = None
         try:
-            _get(self._manager.submit.remote(tasks, with_absolute_folders(reward), plan.latent_shape, size))
+            self._ask("submit", tasks, with_absolute_folders(reward), plan.latent_shape, size)
             self._watch(ids, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught
         try:
             if error:
-                _get(self._manager.halt.remote(ids))
-            return Run(_get(self._manager.found.remote(ids)), error)
+                self._ask("halt", ids)
+            found = self._ask("found", ids)
+            self._ask("forget", ids)
+            return Run(found, error)
         except Exception as lost:  # with the manager, or before it had the searches: nothing was found
-            return Run([Found.of(task.job(), {}) for task in tasks], error or lost)
+            return Run([Found.of(Job(task.search, task.in_flight), {}) for task in tasks], error or lost)
+        finally:
+            for id in ids:
+                shutil.rmtree(self._folder / id, ignore_errors=True)
 
     def extend(self, search: str, nfe: int) -> bool:
         """Let a running search, by its id, spend more; False if it has ended or cannot use it."""
@@ -110,7 +124,7 @@ class RayBackend:
 
     def census(self) -> dict[str, Any]:
         """What the tree manager has in hand."""
-        return _get(self._manager.census.remote())
+        return self._ask("census")
 
     def close(self) -> None:
         """End the actors, and the connection if nobody else in this process needs it."""
@@ -119,6 +133,7 @@ class RayBackend:
                 if handle is not None:
                     ray.kill(handle, no_restart=True)
         self._manager, self._actors = None, []
+        shutil.rmtree(self._folder, ignore_errors=True)
         if self._joined:
             self._joined = False
             cluster.leave()
@@ -133,26 +148,78 @@ class RayBackend:
         self._actors += denoisers
         places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:
-            rewards = [
-                Actor(RewardWorker, *model, gpus, paths, num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-                for node, gpus, _ in places
-            ]
+            rewards = [GpuReward(node, gpus, *model, paths=paths) for node, gpus, _ in places]
         else:
             rewards = [Actor(RewardWorker, *model, (), paths, num_cpus=0)] * self.workers
         fusion = Actor(FusionWorker, num_cpus=0)
         self._actors += [*dict.fromkeys(rewards), fusion]
+        self._pool = list(zip(denoisers, rewards, strict=True)), fusion
+        self._manager = self._make_manager()
+
+    def _make_manager(self) -> Any:
+        """Ray restarts it when its process dies; it then goes on by itself with what is in the folder."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        manager = ray.remote(TreeManager).options(num_cpus=0, scheduling_strategy=here)
-        self._manager = manager.remote(list(zip(denoisers, rewards, strict=True)), fusion)
+        manager = ray.remote(TreeManager).options(num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here)
+        return manager.remote(*self._pool, str(self._folder))
+
+    def _spooled(self, task: Task) -> Task:
+        """A search that nobody wants written down, with a journal for the manager's sake."""
+        folder = self._folder / task.search.id
+        folder.mkdir()
+        (folder / "journal.jsonl").write_text(json.dumps({"type": "header", "search": task.search.id}) + "\n", encoding="utf-8")
+        return replace(task, run_dir=folder)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        """A call of the manager that may be repeated: where it dies over it, the next one is asked."""
+        for left in reversed(range(TRIES)):
+            manager = self._manager
+            try:
+                return _get(getattr(manager, method).remote(*args))
+            except RuntimeError as error:
+                if not left or not isinstance(error.__cause__, RayActorError):
+                    raise
+                self._revive(manager)
+
+    def _revive(self, manager: Any) -> None:
+        """After its death: wait until Ray has restarted the manager, or make a new one if it is gone for good."""
+        with self._reviving:
+            deadline = time.monotonic() + PATIENCE
+            while self._manager is manager and time.monotonic() < deadline:
+                try:
+                    ray.get(manager.__ray_ready__.remote(), timeout=PATIENCE)
+                    return
+                except ActorUnavailableError:
+                    time.sleep(POLL)
+                except (RayActorError, GetTimeoutError):
+                    break
+            if self._manager is manager:
+                ray.kill(manager, no_restart=True)
+                self._manager = self._make_manager()
 
     def _watch(self, ids: Sequence[str], on_progress: Callable[[Progress], None] | None) -> None:
-        """Wait for searches to end, and say how they get on."""
-        ended = self._manager.wait.remote(ids)
+        """Wait for searches to end, and say how they get on. Raises where the manager dies again and again and they get nowhere."""
+        deaths, reached = 0, -1
+        while True:
+            manager = self._manager
+            try:
+                self._until_ended(manager, ids, on_progress)
+                return
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, RayActorError):
+                    raise
+                self._revive(manager)
+                nfe = self._ask("progress", ids).nfe
+                deaths, reached = (1, nfe) if nfe > reached else (deaths + 1, reached)
+                if deaths > TRIES:
+                    raise
+
+    def _until_ended(self, manager: Any, ids: Sequence[str], on_progress: Callable[[Progress], None] | None) -> None:
+        ended = manager.wait.remote(ids)
         while not ray.wait([ended], timeout=POLL if on_progress else None)[0]:
-            on_progress(_get(self._manager.progress.remote(ids)))
+            on_progress(_get(manager.progress.remote(ids)))
         _get(ended)
         if on_progress:
-            on_progress(_get(self._manager.progress.remote(ids)))
+            on_progress(_get(manager.progress.remote(ids)))
 
 
 def _room(device: str, workers: int | None) -> tuple[str, int]:

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
+from mcts_ray.actors.spec import fetched
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.gain.choose import Gains
-from mcts_ray.search.base import Cost, Work
+from mcts_ray.search.base import Cost
+from mcts_ray.search.lineage import Again
 
 if TYPE_CHECKING:
-    from mcts_ray.diffusion.engine import Engine
+    from mcts_ray.diffusion.engine import Engine, Walked
     from mcts_ray.executor.backend import Plan
     from mcts_ray.gain.online import Version
 
@@ -86,22 +88,21 @@ class DenoiserWorker:
         self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
     def advance(
-        self, generation: int, works: Sequence[Work], starts: Sequence[Any], states: Sequence[Any], seconds: float
+        self, generation: int, units: Sequence[Again], starts: Sequence[Any], states: Sequence[Any], seconds: float | None
     ) -> tuple[Report, States, list[np.ndarray]]:
-        """Take in `works` and step until a unit has left, nothing is in, or another step would take longer than `seconds`.
+        """Take in units, as far as they had got elsewhere, and step until one has left, nothing is in, or another step would take
+        longer than `seconds`; with None, only take them in.
 
         Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
         parents of some.
         Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. Raises Reborn
-        if the engine of this `generation` has gone with an earlier process.
+        if the engine of this `generation` has gone with an earlier process, Gone if refs are lost.
         """
-        if generation != self.generation:
-            raise Reborn(f"{self!r} has no engine of generation {generation}")
+        self._check(generation)
         start = time.perf_counter()
         engine = self.engine
-        self._take_in(works, starts, states)
-        walked, last = [], 0.0
-        while not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
+        walked, last = self._take_in(units, starts, states), 0.0
+        while seconds is not None and not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
             walked = engine.step()
             last = time.perf_counter() - before
@@ -109,6 +110,24 @@ class DenoiserWorker:
         left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores, w.gains) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
         return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
+
+    def redo(
+        self, generation: int, generations: Sequence[Sequence[Again]], states: Sequence[Any]
+    ) -> tuple[tuple[int, list[str]], States, list[np.ndarray]]:
+        """Walk the beginnings of units again, from `states` (refs to `States` that hold what they start from).
+
+        Returns NFE and the nodes whose latents are left; the states that are kept; those latents.
+        Raises Reborn and Gone as `advance`.
+        """
+        from mcts_ray.executor.redo import redo
+
+        self._check(generation)
+        self._put(fetched(states))
+        walked = redo(self.engine, generations)
+        keys = dict.fromkeys((w.work.search, node) for w in walked if not w.error for node in w.work.keep)
+        images = [w for w in walked if w.latent is not None]
+        report = sum(w.nfe for w in walked), [w.work.edges[-1].node for w in images]
+        return report, {key: _packed(self.engine.store.get(*key)) for key in keys}, [w.latent.cpu().numpy() for w in images]
 
     def install(self, source: str, version: Version) -> None:
         """A new version of an IGE, which searches that are not pinned go by from now on."""
@@ -136,22 +155,30 @@ class DenoiserWorker:
 
         return Denoiser(make_adapter(load_pipeline(self.model, self.device, self.dtype)))
 
-    def _take_in(self, works: Sequence[Work], starts: Sequence[Any], states: Sequence[Any]) -> None:
+    def _check(self, generation: int) -> None:
+        if generation != self.generation:
+            raise Reborn(f"{self!r} has no engine of generation {generation}")
+
+    def _put(self, parts: Sequence[States]) -> None:
+        """States from elsewhere into the store, unless they are there."""
+        store = self.engine.store
+        for part in parts:
+            for key, state in part.items():
+                if store.get(*key) is None:
+                    store.put(*key, unpacked(state, self.denoiser.device))
+
+    def _take_in(self, units: Sequence[Again], starts: Sequence[Any], states: Sequence[Any]) -> list[Walked]:
         import torch
 
-        store = self.engine.store
-        elsewhere: States = {key: state for part in ray.get(list(states)) for key, state in part.items()}
-        for work in works:
-            parent = (work.search, work.parent)
-            if parent in elsewhere and store.get(*parent) is None:
-                store.put(*parent, unpacked(elsewhere[parent], self.denoiser.device))
-        made = {id: start for part in ray.get(list(starts)) for id, start in part.items()}
+        found = fetched([*starts, *states])
+        made = {id: start for part in found[: len(starts)] for id, start in part.items()}
+        parents = {(unit.work.search, unit.work.parent) for unit in units}
+        self._put([{key: state for key, state in part.items() if key in parents} for part in found[len(starts) :]])
         noise, whole = {}, {}
-        for work in works:
-            if work.fuse:
-                tensor, is_whole = made[work.id]
-                (whole if is_whole else noise)[work.edges[0].node] = torch.from_numpy(tensor.copy())
-        self.engine.submit(works, noise, whole)
+        for work in (unit.work for unit in units if unit.work.fuse):
+            tensor, is_whole = made[work.id]
+            (whole if is_whole else noise)[work.edges[0].node] = torch.from_numpy(tensor.copy())
+        return self.engine.resume(units, noise, whole)
 
 
 def _packed(kept) -> State:

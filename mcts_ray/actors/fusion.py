@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray
-from ray.exceptions import ObjectLostError
 
 from mcts_ray.actors.denoiser import unpacked
+from mcts_ray.actors.spec import fetched
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import STATES
 
@@ -28,7 +27,7 @@ class FusionWorker:
         """For each unit, by its id: why its particles cannot be fused, and why they are fused by innovation, each None if they are
         as asked. And, as an object of its own, what those start from that can be.
 
-        states: object refs to the `States` in which particles are, of the modes that read those.
+        states: object refs to the `States` in which particles are, of the modes that read those. Raises Gone if some are lost.
         """
         from mcts_ray.fusion.fuser import start_of
         from mcts_ray.tree.weights import Refusal
@@ -43,14 +42,10 @@ class FusionWorker:
 
 
 def _fetched(works: Sequence[Work], states: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """The kept states of the units' particles, by search and node; what has been lost is left out."""
+    """The kept states of the units' particles, by search and node."""
     wanted = {(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles}
     known: dict[str, dict[str, Any]] = {}
-    for ref in states:
-        try:
-            found = ray.get(ref)
-        except ObjectLostError:
-            continue
+    for found in fetched(states):
         for search, node in found.keys() & wanted:
             known.setdefault(search, {})[node] = unpacked(found[search, node], "cpu")
     return known

@@ -10,7 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mcts_ray.actors.spec import Actor, fetched
 from mcts_ray.diffusion.resolve import Model
 
 if TYPE_CHECKING:
@@ -59,12 +62,13 @@ class RewardWorker:
         self._scoring.pop(key, None)
 
     def score(
-        self, key: str, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], *batches: list[np.ndarray]
+        self, key: str, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], refs: Sequence[Any]
     ) -> list:
-        """Decode and score the latents `batches[b][i]` for (b, i) in `picks`.
+        """Decode and score the latents `batches[b][i]` for (b, i) in `picks`; `refs` are to the batches, lists of (C, H, W) fp32.
 
         Returns the answers (`Scored`), the thumbnails of `wanted` (places in `picks`) and the seconds it took, then, each as an
-        object of its own, the wanted images (H, W, 3) uint8. Raises UnknownReward if `key` has gone with an earlier process.
+        object of its own, the wanted images (H, W, 3) uint8. Raises UnknownReward if `key` has gone with an earlier process, Gone if
+        batches are lost.
         """
         if key not in self._scoring:
             raise UnknownReward(key)
@@ -72,12 +76,22 @@ class RewardWorker:
 
         from mcts_ray.executor.scoring import thumbnail
 
+        batches: list[list[np.ndarray]] = fetched(refs)
         start = time.perf_counter()
         answers = self._scoring[key].answer([torch.from_numpy(batches[b][i].copy()) for b, i in picks], prompts)
         images = [answers[place].image_HWC.copy() for place in wanted]
         thumbnails = [thumbnail(image) for image in images]
         stats = [answer.scored for answer in answers], thumbnails, time.perf_counter() - start
         return [stats, *images] if images else stats
+
+    def show(self, latents: Sequence[np.ndarray]) -> list:
+        """The thumbnails of latents, decoded, then, each as an object of its own, their images (H, W, 3) uint8."""
+        import torch
+
+        from mcts_ray.executor.scoring import thumbnail
+
+        images = [self._decoder.decode(torch.from_numpy(latent.copy())[None])[0].copy() for latent in latents]
+        return [[thumbnail(image) for image in images], *images]
 
     @cached_property
     def _decoder(self):
@@ -91,3 +105,25 @@ class RewardWorker:
 
         device = resolve_device(self.device)
         return Decoder(VaeAdapter(load_vae(self.model, device, resolve_dtype(self.dtype, device)), self.model.is_xl))
+
+
+class GpuReward(Actor):
+    """A reward actor on the GPUs of one denoiser, on its node."""
+
+    def __init__(self, node: str, gpus: Sequence[str], *args: Any, paths: Sequence[str]) -> None:
+        self._args, self._paths, self._place = args, paths, (node, list(gpus))
+        super().__init__(RewardWorker, *args, gpus, paths, num_cpus=0, scheduling_strategy=_on(node))
+
+    def follow(self, node: str, gpus: Sequence[str]) -> bool:
+        """A new one where the denoiser is now; False, and nothing done, if that is where it was."""
+        if self._place == (node, list(gpus)):
+            return False
+        ray.kill(self.handle, no_restart=True)
+        self._place = node, list(gpus)
+        self._recipe = RewardWorker, (*self._args, gpus, self._paths), {"num_cpus": 0, "scheduling_strategy": _on(node)}
+        self.handle = self._start()
+        return True
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayActorError
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, GetTimeoutError, ObjectLostError, OutOfMemoryError, RayActorError
 
 PATIENCE = 60.0  # seconds for Ray to restart an actor by itself
 TRIES = 3  # times that a call, or a unit of work, may be lost with the actor that has it, before it has failed
-DEATHS = (RayActorError, OutOfMemoryError, ObjectLostError)  # what a call raises whose actor, or argument, has gone
+DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, ObjectLostError)  # what a call raises whose actor has gone
+FETCH = 60.0  # seconds after which an object that does not come is taken for lost
+
+
+class Gone(RuntimeError):
+    """Objects that a call needs were lost, with the node that held them; nothing has been done. args: the hex ids of their refs."""
+
+    @staticmethod
+    def refs(error: Gone) -> set[str]:
+        """Those ids, of an error as it comes out of an actor."""
+        return set(getattr(error, "cause", error).args)
 
 
 class Actor:
@@ -19,6 +31,8 @@ class Actor:
     def __init__(self, worker: type, *args: Any, **options: Any) -> None:
         self._recipe = worker, args, options
         self.handle = self._start()
+        self.holding = 0  # calls that it has not answered
+        self.died = 0  # of those, how many have ended with its death
 
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
@@ -33,11 +47,24 @@ class Actor:
         for left in reversed(range(TRIES)):
             try:
                 first, *others = refs(getattr(self.handle, method).options(num_returns=count).remote(*args))
-                return [await first, *others]
+                with self.call_under_way():
+                    return [await first, *others]
             except DEATHS:
                 await self.revive()
                 if not left:
                     raise
+
+    @contextlib.contextmanager
+    def call_under_way(self) -> Iterator[None]:
+        """Around the wait for an answer."""
+        self.holding += 1
+        try:
+            yield
+        except DEATHS:
+            self.died += 1
+            raise
+        finally:
+            self.holding -= 1
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""
@@ -49,7 +76,7 @@ class Actor:
                 return
             except ActorUnavailableError:
                 await asyncio.sleep(0.2)
-            except RayActorError:
+            except (RayActorError, ActorUnschedulableError):
                 break
         if self.handle is handle:  # nobody else has replaced it meanwhile
             ray.kill(handle, no_restart=True)  # or it might come back later, and take what the new one needs
@@ -63,3 +90,16 @@ class Actor:
 def refs(answer: Any) -> list[Any]:
     """A call with one return gives a ref, with several a list of them."""
     return answer if isinstance(answer, list) else [answer]
+
+
+def fetched(objects: Sequence[ray.ObjectRef]) -> list[Any]:
+    """What refs stand for. Raises Gone, with all those that are lost."""
+    found, gone = [], []
+    for ref in objects:
+        try:
+            found.append(ray.get(ref, timeout=FETCH))
+        except (ObjectLostError, GetTimeoutError, RayActorError):
+            gone.append(ref.hex())
+    if gone:
+        raise Gone(*gone)
+    return found

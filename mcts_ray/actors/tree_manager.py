@@ -4,7 +4,8 @@ It does for several denoisers what `LocalExecutor` does with one engine, on the 
 batch is full, and a loop for each denoiser has it step until some have left, has their latents scored, and tells the
 outcomes. With one denoiser the order of asks and tells is the local one, so the tree is the same, node for node. One call
 carries a batch; latents, kept states and images pass from actor to actor as object refs that the manager owns and never
-reads.
+reads. Any of the actors may die: units go out again, states and images that are lost are made again by replay, and the manager
+itself, restarted, goes on with what its archive and the journals of its searches say.
 """
 
 from __future__ import annotations
@@ -12,56 +13,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from mcts_ray.actors.pool import DEATHS, Key, Worker
-from mcts_ray.actors.spec import TRIES, Actor
+from mcts_ray.actors.archive import Archive, Order
+from mcts_ray.actors.pool import DEATHS, Worker
+from mcts_ray.actors.fusing import Fusing
+from mcts_ray.actors.recovery import Running
+from mcts_ray.actors.spec import TRIES, Actor, Gone
 from mcts_ray.actors.trainer import TrainerWorker
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
-from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.base import Progress
 from mcts_ray.executor.learning import drained
-from mcts_ray.executor.session import Session, Walk, progress
+from mcts_ray.executor.session import Session, progress
 from mcts_ray.gain.choose import Transition
 from mcts_ray.search.base import Cost, Work
-from mcts_ray.tree.weights import STATES
 
 log = logging.getLogger(__name__)
+PAUSE = 0.2  # seconds between two attempts to write what could not be written
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
 
-@dataclass(eq=False)
-class Running:
-    """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
-    forwards per call, and the shape of its states. nfe: spent so far, units under way included."""
+class TreeManager(Fusing):
+    """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
-    job: Job
-    key: str
-    reward: Any
-    forwards: int
-    latent_shape: tuple[int, int, int]
-    nfe: int = 0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    Every call may be repeated. folder: where orders are kept for a restart.
+    """
 
-
-class TreeManager:
-    """Searches come with `submit` and go with `found`; in between `progress`, `wait` and `halt` speak of them by id."""
-
-    def __init__(self, pool: Sequence[tuple[Actor, Actor]], fusion: Actor) -> None:
+    def __init__(self, pool: Sequence[tuple[Actor, Actor]], fusion: Actor, folder: str | None = None) -> None:
         self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
         self.fusion = fusion
+        self.archive = Archive(folder)
         self.session = Session()
         self.running: dict[str, Running] = {}
-        self.states: dict[Key, tuple[Any, Worker, int]] = {}  # by node: ref to it and others, who made it in which life
-        self.deaths = 0
-        self._plans = 0
+        self.states, self.deaths = {}, 0
+        self._name, self._plans = secrets.token_hex(4), 0
         self._news = asyncio.Event()
         self._loops: list[asyncio.Task] = []
         self._failure: Exception | None = None
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
+        self._opening = asyncio.get_running_loop().create_task(self._restore())
 
     def __repr__(self) -> str:
         return "TreeManager"
@@ -71,7 +65,7 @@ class TreeManager:
     async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Plan:
         """The plan of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
         self._plans += 1
-        return await self.workers[0].denoiser.call("plan", f"{self._plans}-", prompts, config, reward)
+        return await self.workers[0].denoiser.call("plan", f"{self._name}-{self._plans}-", prompts, config, reward)
 
     async def load(self, reward: Any) -> None:
         """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
@@ -80,27 +74,76 @@ class TreeManager:
             await asyncio.gather(*(actor.call("load", reward, reward) for actor in rewards))
 
     async def submit(self, tasks: Sequence[Task], reward: Any, latent_shape: tuple[int, int, int], batch_size: int) -> None:
-        """Begin searches. ValueError if the reward cannot be made."""
-        key = tasks[0].search.id
+        """Begin searches, or go on with those whose journals hold something. ValueError if the reward cannot be made, or a journal is
+        not that of its search."""
+        await asyncio.shield(self._opening)
+        orders = [Order(task, tasks[0].search.id, reward, latent_shape, batch_size) for task in tasks]
+        if self.running.keys() >= {task.search.id for task in tasks}:
+            return  # the same call once more
+        self.archive.keep(orders)
+        try:
+            await self._enter(orders)
+        except BaseException:
+            for task in tasks:
+                self.archive.forget(task.search.id)
+            raise
+
+    async def _restore(self) -> None:
+        """After a restart: every search that has not been handed over goes on."""
+        if orders := self.archive.orders():
+            log.warning("the tree manager goes on with %d searches", len(orders))
+            await self._enter(orders, restart=True)
+
+    async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
+        """Take searches in hand; after a `restart` without those whose run directory cannot be read any more."""
         rewards = dict.fromkeys(worker.reward for worker in self.workers)
-        forwards, *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
+        forwards: dict[str, int] = {}
+        for key, reward in {order.key: order.reward for order in orders}.items():
+            forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
         if not self.running:
-            await asyncio.gather(*(worker.begin(batch_size) for worker in self.workers))
-        jobs = [task.job() for task in tasks]
-        self.session.add(jobs)
-        self.running |= {job.search.id: Running(job, key, reward, forwards, latent_shape) for job in jobs}
-        self._release()
+            await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
+        entering = []
+        for order in orders:
+            try:
+                job = order.task.job(order.batch_size)
+            except (OSError, ValueError):
+                if not restart:
+                    raise
+                log.exception("search %s cannot go on", order.task.search.id)
+                self.archive.forget(order.task.search.id)
+            else:
+                entering.append(Running(job, order.key, order.reward, forwards[order.key], order.latent_shape))
+        self.session.add(running.job for running in entering)
+        self.running |= {running.job.search.id: running for running in entering}
         if self._failure or not self._loops:
             for loop in self._loops:
                 loop.cancel()
             for worker in self.workers:
                 worker.clear()
-            self._failure = None
-            self._loops = [asyncio.create_task(self._loop(worker)) for worker in self.workers]
+            self._failure, self._loops = None, []
+        for running in entering:
+            running.nfe = running.job.search.ledger.nfe
+            await self._recover(running)
+        self._release()
+        self._loops = self._loops or [asyncio.create_task(self._loop(worker)) for worker in self.workers]
         self._wake()
+
+    async def _recover(self, running: Running) -> None:
+        """The images of a search that was begun elsewhere, and its units in flight, as far as they had got."""
+        job = running.job
+        units, job.recovered = job.recovered, []
+        await self._images(running)
+        for unit in units:
+            job.again += len(unit.sizes)
+            worker = self._emptiest()
+            worker.give(unit.work, unit.sizes)
+            worker.catching_up = len(self.workers) == 1  # with more there is no order to keep
+        if fused := [unit.work for unit in units if unit.work.fuse]:
+            await self._fuse(fused)
 
     async def wait(self, ids: Sequence[str]) -> None:
         """Until these searches have ended. Raises what stopped the manager, if anything did."""
+        await asyncio.shield(self._opening)
         for id in ids:
             await self.running[id].ended.wait()
         if self._failure:
@@ -108,12 +151,14 @@ class TreeManager:
 
     async def progress(self, ids: Sequence[str]) -> Progress:
         """Where these searches stand."""
+        await asyncio.shield(self._opening)
         running = [self.running[id] for id in ids]
         seconds = max(self.session.seconds(one.job) for one in running)
         return progress([one.job for one in running], sum(one.nfe for one in running), seconds)
 
     async def extend(self, id: str, nfe: int) -> bool:
         """Let a search spend more; False if it has ended or cannot use it."""
+        await asyncio.shield(self._opening)
         running = self.running.get(id)
         given = running is not None and running.job.extend(nfe)
         self._wake()
@@ -121,36 +166,64 @@ class TreeManager:
 
     async def halt(self, ids: Sequence[str]) -> None:
         """End these searches now; what they have found stays."""
+        await asyncio.shield(self._opening)
         for id in ids:
             await self._halt(self.running[id])
         self._release()
 
     async def found(self, ids: Sequence[str]) -> list[Found]:
-        """What these searches have found; the manager forgets them. An image that is lost is left out."""
-        answers = []
-        for id in ids:
-            job = self.running[id].job
-            images = await asyncio.gather(*job.gallery.values(), return_exceptions=True)
-            found = {node: image for node, image in zip(job.gallery, images) if not isinstance(image, BaseException)}
-            answers.append(Found.of(job, found))
-        for id in ids:
-            self._forget(self.running.pop(id))
-        return answers
+        """What these searches have found. Images that are lost are made again, and left out where that cannot be."""
+        await asyncio.shield(self._opening)
+        return [await self._found(self.running[id]) for id in ids]
 
-    async def actors(self) -> dict[str, list[Any]]:
-        """Handles of the actors that are at work now."""
-        kinds = {"denoiser": [w.denoiser for w in self.workers], "reward": [w.reward for w in self.workers], "fusion": [self.fusion]}
-        return {kind: list(dict.fromkeys(actor.handle for actor in actors)) for kind, actors in kinds.items()}
+    async def _found(self, running: Running) -> Found:
+        job, images = running.job, {}
+        for _ in range(2):
+            got = await asyncio.gather(*job.gallery.values(), return_exceptions=True)
+            images = {node: image for node, image in zip(job.gallery, got) if not isinstance(image, BaseException)}
+            job.gallery = {node: ref for node, ref in job.gallery.items() if node in images}
+            if not job.lost_images:
+                break
+            await self._images(running)
+        return Found.of(job, images)
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        """Searches whose finds have arrived."""
+        for id in ids:
+            self.archive.forget(id)
+            if id in self.running:
+                self._forget(self.running.pop(id))
+
+    async def actors(self, at_work: bool = False) -> dict[str, list[Any]]:
+        """Handles of the actors by kind; with `at_work` of those that have a call to answer."""
+        actors = {kind: [actor.handle for actor in some if actor.holding or not at_work] for kind, some in self._actors().items()}
+        return {kind: list(dict.fromkeys(handles)) for kind, handles in actors.items()}
+
+    def _actors(self) -> dict[str, list[Actor]]:
+        trainer = [self._trainer] if self._trainer else []
+        rewards = list(dict.fromkeys(worker.reward for worker in self.workers))
+        return {"denoiser": [worker.denoiser for worker in self.workers], "reward": rewards, "fusion": [self.fusion], "trainer": trainer}
 
     async def census(self) -> dict[str, Any]:
-        """What is in hand: searches, units out, waiting for their score, and that fit in all batches; how many deaths, duplicates
-        dropped and units sent again there have been, and NFE by denoiser since it was begun."""
+        """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
+        deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
+        that ended with a death by kind of actor, and NFE by denoiser since it was begun."""
+        await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
-        spent = [worker.nfe.total() for worker in self.workers]
-        room = sum(worker.size for worker in self.workers)
-        counts = {"duplicates": self.session.duplicates, "replays": self.session.replays}
-        census = {"searches": len(self.running), "out": out, "finished": finished, "deaths": self.deaths, "nfe": spent}
-        return {**census, "room": room, **counts}
+        jobs = [running.job for running in self.running.values()]
+        counts = {"duplicates": self.session.duplicates, "replays": self.session.replays, "again": sum(job.again for job in jobs)}
+        died = {kind: sum(actor.died for actor in actors) for kind, actors in self._actors().items()}
+        return {
+            "searches": len(self.running),
+            "in_flight": sum(job.search.in_flight for job in jobs),
+            "out": out,
+            "finished": finished,
+            "deaths": self.deaths,
+            "died": died,
+            "nfe": [worker.nfe.total() for worker in self.workers],
+            "room": sum(worker.size for worker in self.workers),
+            **counts,
+        }
 
     # one loop for each denoiser ------------------------------------------------------------------------------------
 
@@ -158,7 +231,7 @@ class TreeManager:
         try:
             while True:
                 await self._turn(worker)
-        except Exception as error:  # a defect, or a full disk, must not leave anybody waiting
+        except Exception as error:  # a defect must not leave anybody waiting
             self._failure = error
             for running in self.running.values():
                 running.job.stopping = True
@@ -170,69 +243,53 @@ class TreeManager:
     async def _turn(self, worker: Worker) -> None:
         """Deal units, then score what has finished or step; with nothing to do, wait for news."""
         news = self._news
+        if not worker.up:
+            await worker.revive()
         async with worker.busy:
-            await self._deal()
+            if not worker.catching_up or not (worker.out or worker.finished):
+                await self._deal()
             if worker.finished and (worker.free or len(worker.finished) >= worker.size):
+                worker.catching_up = False
                 await self._score(worker)
                 idle = False
-            elif worker.out:
+            elif worker.out and (worker.ready or len(worker.pending) < len(worker.out)):
                 await self._advance(worker)
                 idle = False
             else:
                 idle = True
         await self._retire(worker)
         if idle:
+            longest = PAUSE if self.session.paused else 60.0
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), min(60.0, max(0.01, self.session.seconds_left())))
+                await asyncio.wait_for(news.wait(), min(longest, max(0.01, self.session.seconds_left())))
 
     async def _deal(self) -> None:
         """Ask for units until every batch is full or nobody has more for now; each goes to the denoiser with the fewest, of
         equal ones to the one that has its parent's state. What fused ones start from is made first."""
-        fused: list[tuple[Worker, Work]] = []
+        fused: list[Work] = []
         while any(worker.free for worker in self.workers) and (works := self.session.take(1)):
             work = works[0]
             _, holder, _ = self.states.get((work.search, work.parent), (None, None, 0))
-            worker = min(self.workers, key=lambda one: (len(one.out), one is not holder))
+            worker = self._emptiest(holder)
             worker.give(work)
             if work.fuse:
-                fused.append((worker, work))
+                fused.append(work)
             if not worker.busy.locked():
                 self._wake()
         if fused:
             await self._fuse(fused)
 
-    async def _fuse(self, fused: Sequence[tuple[Worker, Work]]) -> None:
-        """Have the fusion actor make what units start from, or tell why it cannot; then they are ready to be sent."""
-        words: dict[str, tuple[str | None, str | None]] = {}
-        starts: dict[str, Any] = {}
-        for shape in dict.fromkeys(self.running[work.search].latent_shape for _, work in fused):
-            group = [work for _, work in fused if self.running[work.search].latent_shape == shape]
-            told, made = await self.fusion.parts("fuse", 2, group, shape, self._particles(group))
-            words |= told
-            starts |= dict.fromkeys(told, made)
-        for worker, work in fused:
-            if (work.search, work.id) not in worker.out:
-                continue  # its search has been ended meanwhile
-            refused, fallback = words[work.id]
-            if refused:
-                worker.take_back(work)
-                self.session.refuse(work, refused)
-            else:
-                worker.starts[work.id] = starts[work.id]
-            if fallback:
-                self.session.fall_back(work, fallback)
-        self._wake()
-
-    def _particles(self, works: Sequence[Work]) -> list[Any]:
-        """Refs to the states that the fusion of these units reads, as far as they are there."""
-        nodes = [(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles]
-        return list(dict.fromkeys(self.states[key][0] for key in nodes if key in self.states))
-
     async def _advance(self, worker: Worker) -> None:
         """One call of the denoiser; units that leave latents then wait for their score, the others are told."""
-        seconds = min(SLICE, self.session.seconds_left())
+        seconds = None if worker.catching_up else min(SLICE, self.session.seconds_left())
         try:
+            for id in dict.fromkeys(unit.work.search for unit in worker.ready):
+                if lost := self._missing(id, [unit.work for unit in worker.ready if unit.work.search == id]):
+                    await self._redo(worker, self.running[id], lost)
             spent, units, kept = await worker.advance(self._elsewhere(worker), seconds)
+        except Gone as gone:
+            await self._gone(worker, Gone.refs(gone))
+            return
         except DEATHS:
             await self._lost(worker)
             return
@@ -244,33 +301,35 @@ class TreeManager:
         for unit in self.session.in_order(units):
             if unit.rows:
                 worker.finished.append(unit)
+            elif again := self.session.again(unit.walk):
+                worker.give(again)
+                if again.fuse:
+                    await self._fuse([again])
             else:
                 self.session.settle(unit.walk)
                 self._wake()
+        midway = any(running.job.midway for running in self.running.values())
+        worker.catching_up = worker.catching_up and midway and bool(worker.finished)
 
     def _elsewhere(self, worker: Worker) -> list[Any]:
-        """Refs to the states of pending units' parents that this denoiser does not hold itself."""
+        """Refs to the states of parents of units to be sent that this denoiser does not hold itself."""
         here = (worker, worker.generation)
-        parents = (self.states.get((work.search, work.parent)) for work in worker.pending)
+        parents = (self.states.get((unit.work.search, unit.work.parent)) for unit in worker.ready)
         return list(dict.fromkeys(ref for ref, *holder in filter(None, parents) if tuple(holder) != here))
-
-    async def _lost(self, worker: Worker) -> None:
-        """The denoiser died: its units go out again, to it restarted or to its replacement."""
-        self.deaths += 1
-        works = self.session.reissue(await worker.revive())
-        for work in (work for work in works if work.epoch >= TRIES):
-            self.session.settle(Walk(work, Cost(), f"its denoiser died {TRIES} times"))
-        again = [work for work in works if work.epoch < TRIES]
-        for work in again:
-            worker.give(work)
-        await self._fuse([(worker, work) for work in again if work.fuse])
 
     async def _score(self, worker: Worker) -> None:
         """Have the finished units scored, and tell their outcomes in the order in which they went out."""
         units = self.session.in_order(worker.finished)
         for key in dict.fromkeys(self.running[unit.work.search].key for unit in units):
             group = [unit for unit in units if self.running[unit.work.search].key == key]
-            verdicts = await worker.score(group, key, self.running[group[0].work.search].reward)
+            try:
+                verdicts = await worker.score(group, key, self.running[group[0].work.search].reward)
+            except Gone as gone:
+                refs = Gone.refs(gone)
+                lost = [unit for unit in group if unit.latents.hex() in refs]
+                worker.finished = [unit for unit in worker.finished if unit not in lost]
+                await self._send_again([unit.work for unit in lost], f"its latents were lost {TRIES} times")
+                continue
             for unit, verdict in zip(group, verdicts, strict=True):
                 worker.finished.remove(unit)
                 self.session.settle(unit.walk, verdict, self.running[unit.work.search].forwards)
@@ -319,7 +378,7 @@ class TreeManager:
     def _release(self) -> None:
         """Let go of states that are needed no more, and of the searches that are done."""
         for id, nodes in self.session.released():
-            for worker in self.workers:
+            for worker in (worker for worker in self.workers if worker.up):
                 worker.denoiser.handle.forget.remote(id, nodes)
             for node in nodes:
                 self.states.pop((id, node), None)
@@ -339,8 +398,3 @@ class TreeManager:
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
-
-    def _wake(self) -> None:
-        """Something has been told or has come: whoever waits for work may find some."""
-        self._news.set()
-        self._news = asyncio.Event()

@@ -41,6 +41,11 @@ class Prediction:
     taps: dict[str, torch.Tensor] = field(default_factory=dict)
     taps_uncond: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def first(self, n: int) -> Prediction:
+        """Of the first n samples; `forwards` stays that of the whole call."""
+        parts = ({name: tap[:n] for name, tap in taps.items()} for taps in (self.taps, self.taps_uncond))
+        return Prediction(self.x0[:n], self.eps[:n], self.forwards, *parts)
+
 
 class Denoiser:
     """Predicts (x0, eps) for a batch; everything but the network itself is fp32.

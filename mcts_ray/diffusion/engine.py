@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -12,8 +12,10 @@ from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.lane import Lane, Walked
 from mcts_ray.diffusion.store import Store
 from mcts_ray.search.base import Work
+from mcts_ray.search.lineage import Again
 
 __all__ = ["Engine", "Walked"]
+ALIKE = 8  # from so many samples on the answers of a CPU do not depend on their number, nor between 2 and one less
 
 
 class Engine:
@@ -78,6 +80,24 @@ class Engine:
                 self._lanes[shape] = self._lanes.pop(shape)  # to the back of the turn
                 return lane.step()
         return []
+
+    def resume(
+        self,
+        units: Sequence[Again],
+        noise: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        states: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> list[Walked]:
+        """Queue units that another engine had begun, and take each as far as it had got there, by the calls that `sizes` lists;
+        returns those that have left over it, as `step` does."""
+        walked: list[Walked] = []
+        for ahead in range(max((len(unit.sizes) for unit in units), default=0), -1, -1):
+            joining = [unit for unit in units if len(unit.sizes) == ahead]
+            self.submit([unit.work for unit in joining], noise, states)
+            if ahead:
+                size = next(unit.sizes[-ahead] for unit in units if len(unit.sizes) >= ahead)
+                for lane in self._lanes.values():
+                    walked += lane.step(min(size, ALIKE)) if len(lane) else []
+        return walked
 
     def drop(self, search: str) -> list[Walked]:
         """Forget the units and free the kept states of a search that has ended; returns what its running units have spent."""

@@ -125,11 +125,11 @@ class Lane:
         return dropped
 
     @torch.no_grad()
-    def step(self) -> list[Walked]:
-        """Fill the slots, evaluate all of them in one call, move each along its next edge."""
+    def step(self, size: int = 0) -> list[Walked]:
+        """Fill the slots, evaluate all of them in one call of at least `size` samples, move each along its next edge."""
         walked = self._admit()
         if self._slots:
-            walked += self._advance(*self._evaluate())
+            walked += self._advance(*self._evaluate(size))
         return walked
 
     # admit ---------------------------------------------------------------------------------------------------------
@@ -199,17 +199,22 @@ class Lane:
 
     # evaluate ------------------------------------------------------------------------------------------------------
 
-    def _evaluate(self) -> tuple[Prediction, list[bool]]:
-        """One call for all slots; books its time to them, scores what is to be scored, and says which predictions are finite."""
+    def _evaluate(self, size: int = 0) -> tuple[Prediction, list[bool]]:
+        """One call for all slots, filled up to `size` with copies of the first; books its time to them, scores what is to be scored,
+        and says which predictions are finite."""
         n = len(self._slots)
+        filled = [*range(n), *[0] * (size - n)]
+        x_BCHW = self._x_SCHW[:n] if len(filled) == n else self._x_SCHW[filled]
         wanted, asked = self._wanted(), self._asked()
         taps = [name for key in wanted for name in self._denoiser.scorer(*key).taps]
         taps += [name for source in asked for name in self._denoiser.evaluator(source).taps]
         taps += [slot.work.setting.tap for slot in self._slots if slot.work.setting.tap]
         start = time.perf_counter()
         prediction = self._denoiser.denoise(
-            self._x_SCHW[:n], [s.level for s in self._slots], [s.work.setting for s in self._slots], tuple(dict.fromkeys(taps))
+            x_BCHW, [self._slots[i].level for i in filled], [self._slots[i].work.setting for i in filled], tuple(dict.fromkeys(taps))
         )
+        if len(filled) > n:
+            prediction = prediction.first(n)
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()
         seconds = time.perf_counter() - start
         self.spent.update(slot.work.search for slot in self._slots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,11 @@ class Kept:
     m1: torch.Tensor | None = None
     previous: int | None = None
     features: torch.Tensor | None = None
+
+    def cpu(self) -> Kept:
+        """The same in the memory of the CPU."""
+        tensors = {name: getattr(self, name) for name in ("x0", "eps", "m1", "features")}
+        return replace(self, **{name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None})
 
 
 class Store:

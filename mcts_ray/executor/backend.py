@@ -5,6 +5,7 @@ No torch: these objects travel between processes of which only some need it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import batch_size
 from mcts_ray.executor.base import Job, Progress
-from mcts_ray.executor.record import Recorder
+from mcts_ray.executor.record import Recorder, read_journal
 from mcts_ray.reward.base import ImageReward
 from mcts_ray.search.base import Candidate, Ledger, Search
 
@@ -42,20 +43,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """A fresh search, how many of its units may be out at once, how many images to keep, and where to write it down."""
+    """A fresh search, how many of its units may be out at once, how many images to keep, and where to write it down.
+
+    budget: NFE that it may spend in all, where it is taken up from a journal and is to be given more than it had.
+    """
 
     search: Search
     in_flight: int
     images: int
     run_dir: Path | None = None
+    budget: int = 0
 
     def moved(self) -> Task:
         """The same for another process on this machine, whose working directory is another."""
         return replace(self, run_dir=self.run_dir and self.run_dir.absolute())
 
-    def job(self) -> Job:
-        """The task begun, in this process."""
-        return Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
+    def job(self, batch_size: int = 1) -> Job:
+        """The task begun, in this process; where its journal holds more than a header, taken up where that ends. `batch_size`: of the
+        engines. ValueError if the journal is another search's."""
+        job = Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
+        if self.run_dir:
+            _, records, length = read_journal(self.run_dir)
+            os.truncate(self.run_dir / "journal.jsonl", length)
+            job.recover(records, batch_size, self.budget)
+        return job
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Found:
             scoring_seconds=job.scoring_seconds,
             scores=search.scores,
             pruning=search.pruning,
-            notes=tuple(search.notes),
+            notes=(*search.notes, *([f"{job.again} NFE were spent once more after losses"] if job.again else [])),
         )
 
 

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mcts_ray.executor.standing import standing
 from mcts_ray.search.base import Cost, Outcome, Search, Work
+from mcts_ray.search.journal import effective, replay
+from mcts_ray.search.lineage import Again, Lineage
 
 log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Told of every event of one search in the order in which it happens, so that it can be written down."""
+    """Told of every event of one search in the order in which it happens, so that it can be written down.
+
+    It may have a `trouble`, the sentence that says why nothing can be written at present, and then has a `flush` that tries again.
+    """
 
     def asked(self, search: Search, works: Sequence[Work]) -> None:
         """Units went out."""
@@ -38,6 +44,10 @@ class Job:
     `gallery` holds finished images (H, W, 3) uint8 by node, or what stands for them in another process: the `images` best
     so far, and the first one. `thumbnails` holds a small JPEG of every finished image. `scoring_seconds`: busy time of
     decoding and rewarding, its share of each batch.
+
+    Of a search that goes on where another process stopped, `recovered` are the units that were in flight there, which nobody
+    carries out yet; `midway`: it stopped while outcomes were told, so these are told before anything is asked. `again`: NFE spent
+    once more because of losses; they are in no ledger.
     """
 
     search: Search
@@ -48,6 +58,21 @@ class Job:
     thumbnails: dict[str, bytes] = field(default_factory=dict)
     scoring_seconds: float = 0.0
     stopping: bool = False
+    lineage: Lineage = field(default_factory=Lineage)
+    recovered: list[Again] = field(default_factory=list)
+    midway: bool = False
+    again: int = 0
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is asked for at present, in a sentence; None if that is not so."""
+        return getattr(self.observer, "trouble", None)
+
+    @property
+    def lost_images(self) -> list[str]:
+        """Nodes of images that should be in the gallery and are not."""
+        wanted = dict.fromkeys([*(candidate.node for candidate in self.search.best(self.images)), *filter(None, [self.first])])
+        return [node for node in wanted if node not in self.gallery]
 
     @property
     def first(self) -> str | None:
@@ -56,7 +81,10 @@ class Job:
 
     def ask(self) -> list[Work]:
         """One unit, if the search has one and may have one more in flight, and is not about to be ended (`stopping`)."""
-        works = self.search.ask(1) if self.search.in_flight < self.in_flight and not self.stopping else []
+        ready = self.search.in_flight < self.in_flight and not self.stopping and not self.paused
+        works = self.search.ask(1) if ready else []
+        for work in works:
+            self.lineage.add(work)
         if works and self.observer:
             self.observer.asked(self.search, works)
         return works
@@ -76,6 +104,34 @@ class Job:
         keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
         self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
         return told
+
+    def recover(self, records: Sequence[dict], batch_size: int, budget: int = 0) -> None:
+        """Bring the fresh search to where its journal ends, and let it spend `budget` in all if that is more than it had.
+
+        `batch_size`: of the engine it had. ValueError if the journal is not that of this search, or it cannot spend more.
+        """
+        records = effective(records)
+        replay(self.search, records, self._replayed)
+        self._released()
+        self.search.transitions()  # a trainer has had them
+        if (more := budget - self.search.budget) > 0:
+            if not self.search.extendable:
+                raise ValueError("this search cannot be given more budget: it was planned whole by the one that it had")
+            self.search.extend(more)
+            if self.observer:
+                self.observer.extended(self.search, more)
+        stood = standing(records, batch_size, self.search.setting.score_decodes)
+        self.lineage.sizes = stood.sizes
+        if not self.search.done:
+            self.recovered = [Again(work, stood.sizes.get(work.id, ())) for work in self.search.out()]
+            self.midway = stood.midway
+
+    def _replayed(self, work: Work) -> None:
+        self._released()
+        self.lineage.add(work)
+
+    def _released(self) -> None:
+        self.lineage.released.update(self.search.released())
 
     def reissue(self, work: Work) -> Work:
         """A lost unit, to be sent out again under a new epoch."""
@@ -105,7 +161,7 @@ class Job:
 class Progress:
     """Where a run stands, over all of its searches; `nfe` counts units under way too, `best` is per search.
 
-    thumbnails: per search a small JPEG of the best image, empty if there is none.
+    thumbnails: per search a small JPEG of the best image, empty if there is none. paused: why a search waits, None if none does.
     """
 
     nfe: int
@@ -116,3 +172,4 @@ class Progress:
     failed: int
     running: int
     thumbnails: tuple[bytes, ...] = ()
+    paused: str | None = None

@@ -41,7 +41,7 @@ class InProcess:
         reward: str | ImageReward,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Run:
-        jobs = [task.job() for task in tasks]
+        jobs = [task.job(self.batch_size or plan.batch_size) for task in tasks]
         self._jobs |= {job.search.id: job for job in jobs}
         error = None
         try:

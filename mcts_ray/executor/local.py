@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
 
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.engine import Engine, Walked
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.learning import Learning, drained
+from mcts_ray.executor.redo import redo
 from mcts_ray.executor.scoring import Scoring, thumbnail
 from mcts_ray.executor.session import Session, Verdict, Walk, progress
 from mcts_ray.fusion.fuser import Start, start_of
 from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import Refusal
+
+PAUSE = 0.2  # seconds between two attempts to write what could not be written
 
 
 class LocalExecutor:
@@ -52,12 +58,13 @@ class _Run:
         self.jobs = list(session.jobs.values())
         self.start = session.clock()
         self.finished: list[Walked] = []
-        self.nfe_before = engine.nfe
+        self.nfe_before = engine.nfe - sum(job.search.ledger.nfe for job in self.jobs)
         self.step_seconds = 0.0
         self.learning = Learning()
 
     def loop(self) -> None:
         """Until every search is done."""
+        self.recover()
         self.retire()
         while self.session.turn:
             self.fill()
@@ -65,13 +72,55 @@ class _Run:
                 self.score()
             elif not self.engine.idle:
                 self.step()
+            elif self.session.paused:
+                time.sleep(PAUSE)
             self.retire()
             if self.on_progress:
                 self.on_progress(progress(self.jobs, self.engine.nfe - self.nfe_before, self.session.clock() - self.start))
 
+    def recover(self) -> None:
+        """Take up what another process has left in flight, as far as it had got there, and have its images back."""
+        for job in self.jobs:
+            if nodes := job.lost_images:
+                self.redo(job, nodes)
+        units = [unit for job in self.jobs for unit in job.recovered]
+        going, noise, states = self.starts([unit.work for unit in units])
+        walked = self.engine.resume([unit for unit in units if unit.work in going], noise, states)
+        for job in self.jobs:
+            job.again += sum(len(unit.sizes) for unit in job.recovered)
+            job.recovered = []
+        self.take(walked)
+        if self.finished and any(job.midway for job in self.jobs):
+            self.score()
+
+    def redo(self, job: Job, nodes: Sequence[str]) -> None:
+        """Make lost states of a search again; at level 0, its images."""
+        generations = job.lineage.again(nodes, partial(self.has, job.search.id))
+        walked = redo(self.engine, generations)
+        job.again += sum(unit.nfe for unit in walked)
+        images = [unit for unit in walked if unit.latent is not None]
+        for unit in images:
+            image = self.scoring.decoder.decode(unit.latent[None])[0]
+            node = unit.work.edges[-1].node
+            job.gallery[node], job.thumbnails[node] = image.copy(), thumbnail(image)
+
     def fill(self) -> None:
-        """Ask for units until the batch is full or nobody has more for now; fuse what those start from that need it."""
+        """Ask for units until the batch is full or nobody has more for now."""
         works = self.session.take(self.engine.free)
+        going, noise, states = self.starts(works)
+        self.engine.submit(going, noise, states)
+        busy = works or not self.engine.idle or self.finished
+        assert busy or self.session.paused, "searches are not done but ask for nothing"
+
+    def starts(self, works: Sequence[Work]) -> tuple[list[Work], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The units that can go, and what those begin with that are fused, by their first nodes: noises, and whole states (C, H, W).
+        States that they start from and that are lost are made again; those that cannot be fused are told."""
+        lost: dict[str, list[str]] = {}
+        for work in works:
+            if nodes := self.session.jobs[work.search].lineage.lost(work, partial(self.has, work.search)):
+                lost.setdefault(work.search, []).extend(nodes)
+        for id, nodes in lost.items():
+            self.redo(self.session.jobs[id], nodes)
         fused = {work: self.fuse(work) for work in works if work.fuse}
         for work, start in fused.items():
             if isinstance(start, Refusal):
@@ -81,8 +130,11 @@ class _Run:
         going = [work for work in works if not isinstance(fused.get(work), Refusal)]
         starts = [(work.edges[0].node, fused[work]) for work in going if work.fuse]
         noise, states = ({node: start.tensor for node, start in starts if start.whole == whole} for whole in (False, True))
-        self.engine.submit(going, noise, states)
-        assert going or fused or not self.engine.idle or self.finished, "searches are not done but ask for nothing"
+        return going, noise, states
+
+    def has(self, search: str, node: str) -> bool:
+        """Whether the state of a node is here."""
+        return self.engine.store.get(search, node) is not None
 
     def fuse(self, work: Work) -> Start | Refusal:
         """What a fused unit starts from, or why there is nothing."""
@@ -93,11 +145,17 @@ class _Run:
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""
         start = self.session.clock()
-        walked = self.session.in_order(self.engine.step())
+        walked = self.engine.step()
         self.step_seconds = self.session.clock() - start
-        for unit in walked:
+        self.take(walked)
+
+    def take(self, walked: Sequence[Walked]) -> None:
+        """Units that have left the engine: to be scored, told, or, where one has failed for the first time, walked once more."""
+        for unit in self.session.in_order(walked):
             if unit.to_decode:
                 self.finished.append(unit)
+            elif again := self.session.again(_walk(unit)):
+                self.engine.submit(*self.starts([again]))
             else:
                 self.session.settle(_walk(unit))
 

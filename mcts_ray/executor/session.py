@@ -55,6 +55,7 @@ class Session:
         self._started: dict[str, float] = {}
         self._order: dict[tuple[str, str], int] = {}
         self._fallbacks: dict[tuple[str, str], str] = {}
+        self._failed: dict[tuple[str, str], Cost] = {}
         self._count = 0
         self.duplicates = 0  # outcomes that came late or twice
         self.replays = 0  # units that were lost and went out again
@@ -66,6 +67,9 @@ class Session:
             assert job.search.id not in self.jobs, "two searches have the same id"
             self.jobs[job.search.id] = job
             self.turn.append(job)
+            self._number(unit.work for unit in job.recovered)
+            if job.search.ledger.seconds:
+                self._started[job.search.id] = self.clock() - job.search.ledger.seconds
 
     def take(self, room: int) -> list[Work]:
         """At most `room` new units: one from each search in turn, until there is no room or nobody has more for now."""
@@ -77,15 +81,27 @@ class Session:
             self._started.setdefault(job.search.id, self.clock())
             asked = job.ask()
             refused = 0 if asked else refused + 1
-            for work in asked:
-                self._order[work.search, work.id] = self._count
-                self._count += 1
+            self._number(asked)
             works += asked
         return works
+
+    def _number(self, works: Iterable[Work]) -> None:
+        for work in works:
+            self._order[work.search, work.id] = self._count
+            self._count += 1
 
     def in_order(self, units: Iterable[Any]) -> list[Any]:
         """Units (anything with a `work`) in the order in which they went out."""
         return sorted(units, key=lambda unit: self._order.get((unit.work.search, unit.work.id), -1))
+
+    def again(self, walk: Walk) -> Work | None:
+        """A unit that has failed, once more; None if it is the second time, or it has not failed. What the first try has spent is
+        booked with the second, but for its NFE, of which the budget knows nothing."""
+        key = walk.work.search, walk.work.id
+        if walk.error is None or key in self._failed:
+            return None
+        self._failed[key] = walk.cost
+        return next(iter(self.reissue([walk.work])), None)
 
     def settle(self, walk: Walk, verdict: Verdict = Verdict(), forwards: int = 0) -> None:
         """Tell what became of a unit, given what decoding and rewarding its latents gave; `forwards`: network sample-forwards of
@@ -100,6 +116,10 @@ class Session:
             model_forwards=walk.cost.model_forwards + calls * forwards,
             fusions=int(work.fuse is not None),
         )
+        if failed := self._failed.pop((work.search, work.id), None):
+            forwards, seconds = spent.model_forwards + failed.model_forwards, spent.denoiser_seconds + failed.denoiser_seconds
+            spent = replace(spent, model_forwards=forwards, denoiser_seconds=seconds)
+            self.jobs[work.search].again += failed.nfe
         decoded = [edge.node for edge in work.edges if edge.node in work.scored and work.setting.score_decodes]
         scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
@@ -130,14 +150,21 @@ class Session:
         return [self.jobs[work.search].reissue(work) for work in running]
 
     def tick(self) -> None:
-        """Set the clocks of all searches."""
+        """Set the clocks of all searches; what could not be written down is tried again."""
         for job in self.turn:
             job.search.tick(self.seconds(job))
+            if job.paused:
+                job.observer.flush()
+
+    @property
+    def paused(self) -> bool:
+        """Whether a search waits until it can be written down."""
+        return any(job.paused for job in self.turn)
 
     def overdue(self, margin: float) -> list[Job]:
         """Searches that would be out of time after `margin` more seconds."""
         limited = [job for job in self.turn if job.search.max_seconds is not None]
-        return [job for job in limited if self.seconds(job) + margin >= job.search.max_seconds]
+        return [job for job in limited if not job.search.done and self.seconds(job) + margin >= job.search.max_seconds]
 
     def seconds_left(self) -> float:
         """Until the first search is out of time; infinite if none has a limit."""
@@ -151,8 +178,8 @@ class Session:
             job.halt(list(costs))
 
     def release(self) -> list[Job]:
-        """Take the searches that are done out of the turn, and return them."""
-        done = [job for job in self.turn if job.search.done]
+        """Take the searches that are done, and written down, out of the turn, and return them."""
+        done = [job for job in self.turn if job.search.done and not job.paused]
         for job in done:
             self.turn.remove(job)
         return done
@@ -160,15 +187,20 @@ class Session:
     def released(self) -> list[tuple[str, list[str]]]:
         """Nodes whose states the running searches need no more, by search."""
         named = [(job.search.id, job.search.released()) for job in self.turn]
+        for id, nodes in named:
+            self.jobs[id].lineage.released.update(nodes)
         return [(id, nodes) for id, nodes in named if nodes]
 
     def forget(self, id: str) -> None:
         """A search that has been released is not spoken of any more."""
         job = self.jobs.pop(id)
-        assert job not in self.turn, "a search was forgotten while it runs"
+        assert job.search.done or job not in self.turn, "a search was forgotten while it runs"
+        if job in self.turn:  # ended before it could be written down
+            self.turn.remove(job)
         self._started.pop(id, None)
         self._order = {key: place for key, place in self._order.items() if key[0] != id}
         self._fallbacks = {key: reason for key, reason in self._fallbacks.items() if key[0] != id}
+        self._failed = {key: cost for key, cost in self._failed.items() if key[0] != id}
 
     def seconds(self, job: Job) -> float:
         """Wall time since the first ask of a search."""
@@ -189,4 +221,5 @@ def progress(jobs: Sequence[Job], nfe: int, seconds: float) -> Progress:
         failed=sum(len(search.errors) for search in searches),
         running=sum(not search.done for search in searches),
         thumbnails=tuple(job.thumbnails.get(found[0].node, b"") if found else b"" for job, found in zip(jobs, best)),
+        paused=next((job.paused for job in jobs if job.paused), None),
     )

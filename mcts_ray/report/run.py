@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
 from mcts_ray.report.html import report
-from mcts_ray.executor.record import write_line
+from mcts_ray.executor.base import Job
+from mcts_ray.executor.record import PATIENCE, hold, read_journal, write_line
+from mcts_ray.search.base import Search
+from mcts_ray.search.journal import resumed
 
 if TYPE_CHECKING:
     from mcts_ray.result import SearchResult
@@ -54,10 +58,14 @@ def check_writable(path: Path, what: str = "directory") -> None:
 class RunDirectory:
     """The directory of one search: made before it runs, for a `Recorder` to write to; `finish` adds what is known at its end."""
 
-    def __init__(self, path: Path, job: dict[str, Any], header: dict[str, Any]):
-        """Make the directory. `job`: what job.json says; `header`: the first line of the journal."""
+    def __init__(self, path: Path, job: dict[str, Any]) -> None:
+        """A directory that is there, and what its job.json says; `make` and `reopen` give one."""
+        self.path, self.job = path, job
+
+    @classmethod
+    def make(cls, path: Path, job: dict[str, Any], header: dict[str, Any]) -> RunDirectory:
+        """A new one. `job`: what job.json says; `header`: the first line of the journal. ValueError if it cannot be written."""
         check_free(path)
-        self.path = path
         try:
             (path / "images").mkdir(parents=True)
             with open(path / "journal.jsonl", "x", encoding="utf-8") as file:
@@ -66,8 +74,49 @@ class RunDirectory:
         except OSError as error:
             raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._job = {**job, "status": "running", "started": now, "versions": versions()}
-        write_json(path / "job.json", self._job)
+        run = cls(path, {**job, "status": "running", "started": now, "versions": versions()})
+        write_json(path / "job.json", run.job)
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """That of a search that was stopped, or of one that has ended. ValueError if there is none, or a search is writing to it."""
+        if not path.is_dir():
+            raise ValueError(f"there is no run directory {path}")
+        try:
+            job = json.loads((path / "job.json").read_text(encoding="utf-8"))
+            fields = [job[name] for name in ("prompt", "model", "device", "dtype", "config", "status")]
+            with open(path / "journal.jsonl", "rb+") as file:
+                hold(file.fileno(), path, PATIENCE)
+        except OSError as error:
+            raise ValueError(f"{path} is no run directory that can be resumed ({error.filename}: {error.strerror})") from error
+        except (KeyError, TypeError, json.JSONDecodeError):
+            raise ValueError(f"{path} is no run directory that can be resumed: its job.json is not that of a search") from None
+        assert len(fields) == 6
+        return cls(path, job)
+
+    def check(self, search: Search, budget: int) -> None:
+        """ValueError, and nothing is written, unless the journal is that of this fresh search, which may spend `budget` in all."""
+        records = read_journal(self.path)[1]
+        Job(deepcopy(search), 1).recover(records, 1, budget)
+
+    def resume(self, search: str, header: dict[str, Any]) -> None:
+        """Go on with it as the search of this id. ValueError if it cannot be written, or `header`, what the journal would begin with,
+        is that of another search."""
+        there, _, length = read_journal(self.path)
+        changed = [name for name, value in header["setting"].items() if there.get("setting", {}).get(name) != value]
+        if changed:
+            raise ValueError(f"run directory {self.path} is of a search with another {', '.join(changed)}; it cannot be resumed here")
+        ended = ("errors", "result", "scoring_seconds", "refusals")
+        job = {name: value for name, value in self.job.items() if name not in ended}
+        self.job = {**job, "status": "running", "resumed": job.get("resumed", 0) + 1, "versions": versions()}
+        try:
+            os.truncate(self.path / "journal.jsonl", length)
+            with open(self.path / "journal.jsonl", "a", encoding="utf-8") as file:
+                write_line(file, resumed(search))
+            write_json(self.path / "job.json", self.job)
+        except OSError as error:
+            raise ValueError(f"run directory {self.path} cannot be written ({error.strerror})") from error
 
     def finish(self, result: SearchResult, status: str) -> None:
         """Write the images, the tree, the report and the end of job.json."""
@@ -82,7 +131,7 @@ class RunDirectory:
         (self.path / "report.html").write_text(report(result), encoding="utf-8")
         end = {"status": status, "errors": list(result.errors), "result": summary(result)}
         end |= {"scoring_seconds": round(result.scoring_seconds, 3), "refusals": dict(result.refusals)}
-        write_json(self.path / "job.json", {**self._job, **end})
+        write_json(self.path / "job.json", {**self.job, **end})
 
 
 def score_table(result: SearchResult) -> dict[str, np.ndarray]:

@@ -45,6 +45,8 @@ def progress_line(progress: Progress) -> str:
         parts.append(f"{progress.nfe / progress.seconds:.0f} NFE/s")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
+    if progress.paused:
+        parts.append(f"paused: {progress.paused}")
     return " · ".join(parts)
 
 

@@ -312,6 +312,10 @@ class Search(ABC):
         self._in_flight[work] = again
         return self._recorded(again)
 
+    def out(self) -> list[Work]:
+        """The units in flight as they went out, in the order in which they were asked for."""
+        return [self._recorded(work) for work in self._in_flight.values()]
+
     def released(self) -> list[str]:
         """Nodes whose kept states are not needed any more, or not for now, since this was last asked."""
         return []

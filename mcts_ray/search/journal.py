@@ -6,7 +6,7 @@ as they went out (for the reader, and to notice a search that is not the same) a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 
 from mcts_ray.gain.choose import gains_of
@@ -51,6 +51,17 @@ def extended(nfe: int) -> dict:
     return {"type": "extend", "nfe": nfe}
 
 
+def resumed(search: str) -> dict:
+    """The record of a search going on in another process, by the id that it has there; what halted it before is void."""
+    return {"type": "resume", "search": search}
+
+
+def effective(records: Sequence[dict]) -> list[dict]:
+    """The records without the halts after which the search was resumed."""
+    last = max((place for place, record in enumerate(records) if record["type"] == "resume"), default=0)
+    return [record for place, record in enumerate(records) if record["type"] != "halt" or place > last]
+
+
 def outcome_of(record: dict) -> Outcome:
     """The outcome in a record of type "tell"."""
     fields = {name: value for name, value in record.items() if name not in ("type", "seconds")}
@@ -60,8 +71,8 @@ def outcome_of(record: dict) -> Outcome:
     return Outcome(**fields)
 
 
-def replay(search: Search, records: Iterable[dict]) -> None:
-    """Bring a fresh search to where the journal ends; units that were still out are in flight again.
+def replay(search: Search, records: Iterable[dict], on_ask: Callable[[Work], None] | None = None) -> None:
+    """Bring a fresh search to where the journal ends; units that were still out are in flight again. `on_ask` is told of every unit.
 
     Raises ValueError if the search asks for other units than the journal holds, that is if its configuration differs.
     """
@@ -70,6 +81,8 @@ def replay(search: Search, records: Iterable[dict]) -> None:
             works = search.ask(1)
             if [asked(work) for work in works] != [record]:
                 raise ValueError(f"the journal of search {search.id!r} does not belong to this configuration")
+            if on_ask:
+                on_ask(works[0])
         elif record["type"] == "reissue":
             search.reissue(record["work"])
         elif record["type"] == "tell":

@@ -194,15 +194,47 @@ def cancel(id: Id, as_json: Json = False) -> int:
 
 
 def resume(
-    id: Id,
+    run: Annotated[str, typer.Argument(metavar="RUN|ID", help="A run directory, or the id of a search of the service.")],
     nfe: Annotated[int, typer.Option("--add", min=0, metavar="NFE", help="Budget to add.")] = 0,
+    executor: Annotated[str, typer.Option(help="Of a run directory: ray, by actors, or local, in this process.")] = "ray",
+    workers: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Of a run directory: denoisers.")] = None,
+    address: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="Of a run directory: the Ray cluster.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Begin a search of the service again that was cancelled or has failed, or give one more budget."""
+    """Go on with a search: from its run directory, where it was stopped, or in the service, where it was cancelled or has failed.
+
+    With --add also one that has ended.
+    """
+    path = Path(run)
+    if path.exists() or path.name != run:
+        return _resume_run(path, nfe, executor, workers, address, as_json)
+    if (executor, workers, address) != ("ray", None, None):
+        raise ValueError(f"there is no run directory {run}; --executor, --workers and --address are not for searches of the service")
     with _client() as client:
-        job = client.extend(id, nfe)
+        job = client.extend(run, nfe)
     _print(job.model_dump(mode="json"), as_json, _line(job))
     return 0
+
+
+def _resume_run(path: Path, nfe: int, executor: str, workers: int | None, address: str | None, as_json: bool) -> int:
+    from mcts_ray.report.run import summary
+    from mcts_ray.report.terminal import live, result_text
+    from mcts_ray.result import SearchInterrupted
+    from mcts_ray.resume import check, open_searcher
+
+    request = check(path, nfe, executor, workers, address)
+    interrupted = False
+    with open_searcher(request) as searcher, live() as on_progress:
+        try:
+            result = searcher.resume(path, on_progress, request.budget)
+        except SearchInterrupted as interrupt:
+            interrupted, result = True, interrupt.results[0]
+    _print(summary(result), as_json, result_text(result))
+    if interrupted:
+        _say(f"interrupted; what was found is in {path}, and `mcts-ray resume {path}` goes on")
+    elif result.failure:
+        _say(result.failure)
+    return int(interrupted or bool(result.failure))
 
 
 @contextmanager

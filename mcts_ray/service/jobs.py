@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -23,7 +23,7 @@ from mcts_ray import __version__
 from mcts_ray.diffusion.resolve import Model, image_size
 from mcts_ray.executor.base import Progress
 from mcts_ray.service.checks import check_budget, checked
-from mcts_ray.service.errors import Busy, Conflict, Invalid, NotFound
+from mcts_ray.service.errors import Busy, Conflict, Invalid, NotFound, Unavailable
 from mcts_ray.service.models import Best, Change, Health, Job, JobList, JobProgress, ModelInfo, ModelList, SearchRequest, Status
 from mcts_ray.service.observe import Meter
 from mcts_ray.service.runner import Cancelled, Ended, Lost, Runner
@@ -125,10 +125,12 @@ class Jobs:
             self._keys[key] = record.id
         try:
             await self._save(entry)
-        except BaseException:
+        except BaseException as error:
             self._queue.remove(entry)
             del self._entries[record.id]
             self._keys.pop(key, None)
+            if isinstance(error, OSError):
+                raise Unavailable(f"the store cannot be written ({error.strerror}); try again later", self.settings.retry_after) from error
             raise
         log.info("queued", extra={"job": record.id, "algorithm": request.algorithm, "budget": request.budget})
         self._fill()
@@ -237,10 +239,10 @@ class Jobs:
             if self._closing and ended and ended.status == "cancelled":
                 return  # not the client's wish: the next service goes on with it
             if ended:
-                await self._end(entry, ended)
+                await self._patiently(partial(self._end, entry, ended))
             else:
                 self._again(entry)
-                await self._save(entry)
+                await self._patiently(partial(self._save, entry))
         except Exception:
             log.exception("a search could not be written down", extra={"job": record.id})
             record.status, record.error = "failed", "the service could not write this search to its store"
@@ -257,7 +259,7 @@ class Jobs:
         record.ended = record.error = record.result = entry.progress = entry.best = None
         if not record.run or not self.runner.goes_on(self.store.run_dir(record.id, record.run)):
             record.run += 1
-        await self._save(entry)
+        await self._patiently(partial(self._save, entry))
         entry.change()
         self.meter.queued_for(time.monotonic() - entry.since)
         log.info("running", extra={"job": record.id, "attempt": record.attempt})
@@ -280,8 +282,8 @@ class Jobs:
         await asyncio.to_thread(self.store.publish, record.id, record.run)
         record.error, record.result = ended.error, ended.result and self._placed(record, ended.result)
         record.status, record.ended = ended.status, _now()
-        self.meter.ended(ended, entry.progress and entry.progress.nfe)
         await self._save(entry)
+        self.meter.ended(ended, entry.progress and entry.progress.nfe)
         entry.change()
         log.info(ended.status, extra={"job": record.id, "attempt": record.attempt, "error": ended.error})
 
@@ -300,7 +302,8 @@ class Jobs:
     def _progress(self, entry: Entry, progress: Progress) -> None:
         best = progress.best[0]
         seen = JobProgress(
-            nfe=progress.nfe, budget=progress.budget, seconds=round(progress.seconds, 3), best=best, images=progress.images, failed=progress.failed
+            nfe=progress.nfe, budget=progress.budget, seconds=round(progress.seconds, 3), best=best, images=progress.images,
+            failed=progress.failed, paused=progress.paused,
         )  # fmt: skip
         if seen == entry.progress or entry.record.status != "running":
             return
@@ -310,6 +313,17 @@ class Jobs:
             entry.best = Best(reward=best, thumbnail=f"data:image/jpeg;base64,{small}")
         entry.progress = seen
         entry.change()
+
+    async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write to the store; while it is full or cannot be written wait, unless the service ends."""
+        while True:
+            try:
+                return await write()
+            except OSError as error:
+                if self._closing:
+                    raise
+                log.warning("paused: the store cannot be written", extra={"reason": str(error)})
+                await asyncio.sleep(REPORT)
 
     async def _save(self, entry: Entry) -> None:
         """One write of a record at a time, so that none is overtaken by an older one."""

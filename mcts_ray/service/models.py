@@ -41,7 +41,7 @@ class Extension(Body):
 
 
 class JobProgress(BaseModel):
-    """Where a search stands; `nfe` counts units under way too, `best` is the best reward so far."""
+    """Where a search stands; `nfe` counts units under way too, `best` is the best reward so far. paused: why it waits, if it does."""
 
     nfe: int
     budget: int
@@ -49,6 +49,7 @@ class JobProgress(BaseModel):
     best: float | None = None
     images: int = 0
     failed: int = 0
+    paused: str | None = None
 
 
 class Job(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mcts_ray.executor.base import Progress
+from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import summary
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
 from mcts_ray.searcher import Searcher
@@ -89,7 +89,7 @@ class SearcherRunner:
                 del self._out[out]
 
     def goes_on(self, out: Path) -> bool:
-        return hasattr(Searcher, "resume") and (out / "journal.jsonl").is_file() and not (out / "report.html").is_file()
+        return (out / "journal.jsonl").is_file() and not (out / "report.html").is_file()
 
     def extend(self, out: Path, nfe: int) -> bool:
         model, search = self._out.get(out), _search_id(out)
@@ -108,7 +108,7 @@ class SearcherRunner:
 
     def _search(self, searcher: Searcher, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> SearchResult:
         if self.goes_on(out):
-            return searcher.resume(out, on_progress)
+            return searcher.resume(out, on_progress, request.budget)
         return searcher.many([request.prompt], request.config(), on_progress, [out])[0]
 
     def _searcher(self, model: str) -> Searcher:
@@ -133,9 +133,9 @@ def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
 
 
 def _search_id(out: Path) -> str | None:
-    """The id of the search that writes to a run directory, once it does."""
+    """The id of the search that writes to a run directory, once it does; a resumed one has another than at first."""
     try:
-        with open(out / "journal.jsonl", encoding="utf-8") as file:
-            return json.loads(file.readline())["search"]
-    except (OSError, ValueError):
+        header, records, _ = read_journal(out)
+    except ValueError:
         return None
+    return next((record["search"] for record in reversed(records) if record["type"] == "resume"), header["search"])

@@ -147,13 +147,20 @@ def test_a_bad_reward_fails_its_unit_and_nothing_else(adapter):
     assert job.search.ledger.reward_calls == 7 and job.search.ledger.nfe == 6 * T
 
 
-def test_latents_that_are_not_finite_fail_their_unit(adapter):
-    forward = adapter.forward
-    calls = count()
+@pytest.mark.parametrize("always", [False, True])
+def test_latents_that_are_not_finite_are_walked_again_and_then_fail_their_unit(adapter, always):
+    """The first seed's own state is poisoned, or, once, the first row of a call."""
+    from mcts_ray.diffusion.noise import draw
+    from mcts_ray.search.ids import seed_id
+
+    forward, calls = adapter.forward, count()
+    z = draw([seed_id(0, 0)], adapter.latent_shape(SIZE, SIZE))[0]
 
     def broken(x, t, embedding):
         output = forward(x, t, embedding)
-        if next(calls) == 1:
+        if always:
+            output[[bool((row == z).all()) for row in x]] = float("nan")
+        elif next(calls) == 1:
             output[0] = float("nan")
         return output
 
@@ -163,9 +170,11 @@ def test_latents_that_are_not_finite_fail_their_unit(adapter):
         executor(adapter).run([job])
     finally:
         adapter.forward = forward
-    assert len(job.search.finished) == 5 and len(job.search.errors) == 1
-    assert "non-finite" in job.search.errors[0]
-    assert job.search.ledger.nfe < 6 * T and job.search.ledger.decodes == 5
+    ledger, failed = job.search.ledger, int(always)
+    assert len(job.search.finished) == 6 - failed and len(job.search.errors) == failed
+    assert all("non-finite" in error for error in job.search.errors)
+    assert ledger.nfe == (6 - failed) * T + failed and ledger.decodes == 6 - failed
+    assert job.again == (1 if always else 2) and ledger.model_forwards == 2 * (ledger.nfe + job.again)
 
 
 def test_out_of_time_abandons_and_books_what_was_spent(adapter):

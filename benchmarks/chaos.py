@@ -1,0 +1,345 @@
+"""Kill actors and nodes at random while they hold work: is anything lost or told twice, and how long until work goes on?
+
+    python -m benchmarks.chaos                                # 102 kills, 17 of each kind
+    python -m benchmarks.chaos --kills 6 --name chaos-smoke   # one of each kind
+
+Searches of a tiny pipeline (random weights) run two at a time on a cluster of this machine with two nodes besides the head, jumps chosen
+by an IGE that learns online and siblings fused, until all kills have been made. A victim is stopped by SIGSTOP, and once the tree manager
+waits for its answer it is killed: by SIGKILL, by `ray.kill`, or with its node (`Cluster.remove_node`). A kill counts if the call that the
+victim held has ended with its death; the tree manager always holds the searches.
+
+Checked after every kill: the journals hold what they held before, no outcome twice, and outcomes come again. At the end of every search:
+the budget is spent, no unit failed, nothing is in flight, and its journal alone rebuilds its tree.
+Recovery: seconds from a kill to the next outcome in each journal that had not ended, and NFE spent once more because of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import write
+
+KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
+PROMPTS = ["a red circle", "a blue square"]
+PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
+NOTICE = 60.0  # seconds for a death to be seen
+
+
+def slow_jpeg(images, prompts):
+    """A reward of a known pace: 20 ms an image."""
+    from mcts_ray.reward.jpeg import JpegCompressibility
+
+    time.sleep(0.02 * len(prompts))
+    return JpegCompressibility()(images, prompts)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill. seconds: until an outcome came again in every journal; nfe: spent once more because of it."""
+
+    kind: str
+    how: str
+    seconds: float
+    nfe: int
+
+
+class Chaos:
+    """A cluster, a searcher on it with two denoisers, and the searches that it carries out in a thread. As a context manager."""
+
+    def __init__(self, model: Path, folder: Path, ige: Path | None = None, seed: int = 0, budget: int = 1600) -> None:
+        self.model, self.folder, self.ige, self.budget = model, folder, ige, budget
+        self.random = random.Random(seed)
+        self.kills: list[Kill] = []
+        self.searches, self.failed_units, self.missed = 0, 0, 0
+        self.runs: list[Path] = []
+        self.error: BaseException | None = None
+        self._journals: dict[Path, bytes] = {}
+
+    def __enter__(self) -> Chaos:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        from mcts_ray import Searcher
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self._node() for _ in range(2)]
+        ray.init(address=self.cluster.address, namespace="mcts_ray", log_to_driver=False, logging_level=logging.FATAL)
+        self.searcher = Searcher.from_pretrained(str(self.model), device="cpu", executor="ray", workers=2, address=self.cluster.address)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        import ray
+
+        self.searcher.close()
+        ray.shutdown()
+        self.cluster.shutdown()
+
+    def _node(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+
+    def run(self, kinds: list[str]) -> list[Kill]:
+        """Make these kills in turn while searches run, and check. AssertionError for what does not hold."""
+        kinds = list(kinds)
+        while kinds:
+            thread = self._begin()
+            while kinds and thread.is_alive():
+                if self._strike(kinds[0]):
+                    kinds.pop(0)
+            thread.join(20 * PATIENCE)
+            self._check_end(thread)
+        return self.kills
+
+    # searches ------------------------------------------------------------------------------------------------------
+
+    def _config(self) -> Any:
+        from mcts_ray import SearchConfig
+
+        ige = {"ige_model": str(self.ige), "ige_choice": "top-m", "ige_online": str(self.folder / "online")}
+        jump = {"jump": "ige", **ige} if self.ige else {}
+        return SearchConfig(
+            algorithm="mcts", levels=8, budget=self.budget, guidance=2.0, images=3, seeds=7, fuse="features", fuse_after=6,
+            in_flight=24, reward="benchmarks.chaos:slow_jpeg", seed=self.searches, **jump,
+        )  # fmt: skip
+
+    def _begin(self) -> threading.Thread:
+        """Two searches in a thread; returns once outcomes come."""
+        self.runs = [self.folder / f"{self.searches}-{index}" for index in range(len(PROMPTS))]
+        self.searches += 1
+        config, self._journals, self.error, self.results = self._config(), {}, None, []
+
+        def search() -> None:
+            try:
+                self.results = self.searcher.many(PROMPTS, config, outs=self.runs)
+            except BaseException as error:  # told by the checks
+                self.error = error
+
+        thread = threading.Thread(target=search, daemon=True)
+        thread.start()
+        self._until(lambda: all(self._tells(run) for run in self.runs) or not thread.is_alive(), "searches begin")
+        return thread
+
+    def _tells(self, run: Path) -> list[tuple[str, int]]:
+        """The outcomes in a journal: unit and epoch."""
+        return [(record["work"], record["epoch"]) for record in self._records(run) if record["type"] == "tell"]
+
+    def _records(self, run: Path) -> list[dict[str, Any]]:
+        from mcts_ray.executor.record import read_journal
+
+        try:
+            return read_journal(run)[1]
+        except ValueError:  # not begun yet
+            return []
+
+    # kills ---------------------------------------------------------------------------------------------------------
+
+    def _strike(self, kind: str) -> bool:
+        """Kill one of a kind that holds work; False if none did, or had answered before it died."""
+        import ray
+
+        census = self.searcher.backend.census()
+        if not census["in_flight"]:
+            time.sleep(0.05)
+            return False
+        victim = self._victim("denoiser" if kind == "node" else kind)
+        if victim is None:
+            return False
+        handle, pid = victim
+        how = "remove_node" if kind == "node" else self.random.choice(["SIGKILL", "ray.kill", "ray.kill for good"])
+        start = time.monotonic()
+        for run in self.runs:
+            self._journals[run] = (run / "journal.jsonl").read_bytes()
+        if kind == "node":
+            self._remove_node(handle)
+            _signal(pid, signal.SIGKILL)  # stopped, it would not see that its node has gone
+        elif how == "SIGKILL":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            ray.kill(handle, no_restart=how.endswith("for good"))
+            _signal(pid, signal.SIGCONT)
+        what = "denoiser" if kind == "node" else kind
+        if kind != "manager" and not self._noticed(what, census["died"][what]):
+            self.missed += 1
+            return False
+        before = {run: self._tells(run) for run in self.runs}
+        self._until(lambda: all(len(self._tells(run)) > len(before[run]) or self._over(run) for run in self.runs), f"outcomes after {kind}")
+        seconds = time.monotonic() - start
+        after = self.searcher.backend.census()
+        self._check(kind)
+        nfe = after["again"] - (0 if kind == "manager" else census["again"])
+        self.kills.append(Kill(kind, how, round(seconds, 2), max(0, nfe)))
+        print(f"{len(self.kills)}: {kind} by {how}, {seconds:.1f} s, {nfe} NFE", flush=True)
+        return True
+
+    def _noticed(self, kind: str, died: int) -> bool:
+        """Whether the call that the victim held ends with its death."""
+        deadline = time.monotonic() + NOTICE
+        while time.monotonic() < deadline:
+            if self.searcher.backend.census()["died"][kind] > died:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _victim(self, kind: str) -> tuple[Any, int] | None:
+        """(handle, process) of an actor of a kind, stopped, with a call to answer; None if it gets none."""
+        import ray
+
+        if kind == "manager":
+            handle = self.searcher.backend._manager
+            pid = _pid(handle)
+            return None if pid is None else (handle, pid)
+        handles = ray.get(self.searcher.backend._manager.actors.remote())[kind]
+        if not handles:
+            return None
+        handle = self.random.choice(handles)
+        pid = _pid(handle)
+        if pid is None:
+            return None
+        _signal(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if handle in ray.get(self.searcher.backend._manager.actors.remote(True))[kind]:
+                return handle, pid
+            time.sleep(0.02)
+        _signal(pid, signal.SIGCONT)
+        return None
+
+    def _remove_node(self, handle: Any) -> None:
+        """The node of an actor goes, and another one comes."""
+        from ray._private.state import actors
+
+        id = actors(handle._actor_id.hex())["Address"]["NodeID"]
+        node = next(node for node in self.nodes if node.node_id == id)
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes = [other for other in self.nodes if other is not node] + [self._node()]
+
+    def _over(self, run: Path) -> bool:
+        """Whether a search has ended, as its job.json says, or needs nothing more."""
+        state = json.loads((run / "job.json").read_text())
+        return state["status"] != "running" or not self.searcher.backend.census()["in_flight"]
+
+    # checks --------------------------------------------------------------------------------------------------------
+
+    def _check(self, kind: str) -> None:
+        """After a kill: nothing that was in the journals is lost, no outcome is told twice."""
+        for run in self.runs:
+            assert (run / "journal.jsonl").read_bytes().startswith(self._journals[run]), f"a journal has changed its past after {kind}"
+            works = Counter(work for work, _ in self._tells(run))
+            assert not [work for work, times in works.items() if times > 1], f"an outcome was told twice after {kind}"
+
+    def _check_end(self, thread: threading.Thread) -> None:
+        """After the searches: whole budgets, nothing in flight, journals that rebuild the trees."""
+        assert not thread.is_alive(), "the searches do not end"
+        assert self.error is None, f"the searches have failed: {self.error!r}"
+        census = self.searcher.backend.census()
+        assert (census["searches"], census["in_flight"], census["out"], census["finished"]) == (0, 0, 0, 0), f"left behind: {census}"
+        for run, result in zip(self.runs, self.results, strict=True):
+            self.failed_units += len(result.errors)
+            nodes = result.tree["nodes"]
+            assert self.budget - 8 < result.ledger.nfe <= self.budget, f"{result.ledger.nfe} of {self.budget} NFE were spent"
+            assert result.errors or sum(node["level"] > 0 for node in nodes) == result.ledger.nfe, "the account does not fit the tree"
+            assert len(result.images) == 3, "images are missing"
+            told = {record["work"] for record in self._records(run) if record["type"] == "tell" and record["reward"] is not None}
+            assert len(told) == len(result.finished), "an outcome in the journal is not in the result"
+
+    def _until(self, holds: Any, what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s in vain: {what}"
+            time.sleep(0.05)
+
+
+def _pid(handle: Any) -> int | None:
+    """The process of an actor; None while it has none."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    try:
+        return ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=NOTICE)
+    except (RayActorError, GetTimeoutError):
+        return None
+
+
+def _signal(pid: int, what: int) -> None:
+    try:
+        os.kill(pid, what)
+    except ProcessLookupError:
+        pass
+
+
+def make_ige(model: Path, folder: Path) -> Path:
+    """A small IGE, so that the trainer has something to do; returns its folder."""
+    from dataclasses import replace
+
+    from mcts_ray.gain import collect, train
+    from mcts_ray.gain.record import Scale
+
+    scale = Scale(states=3, noises=3, jumps=(1, 2, 4, 8))
+    prompts = [*PROMPTS, "a fox", "a hen"]
+    options = {"scale": scale, "levels": 8, "guidance": 2.0, "device": "cpu", "threads": 1}
+    recorded = collect.run(str(model), "jpeg", prompts, folder / "transitions", **options)
+    recipe = replace(train.RECIPE, steps=20, batch=8, checkpoint_every=10)
+    return train.run(str(model), recorded, folder / "ige", recipe=recipe, width=16, threads=1)
+
+
+def summary(kills: list[Kill]) -> dict[str, Any]:
+    """By kind: how many, and the recovery as median and most."""
+    found = {}
+    for kind in KINDS:
+        mine = [kill for kill in kills if kill.kind == kind]
+        if mine:
+            seconds, nfe = [kill.seconds for kill in mine], [kill.nfe for kill in mine]
+            found[kind] = {
+                "kills": len(mine),
+                "how": dict(Counter(kill.how for kill in mine)),
+                "seconds": {"median": round(statistics.median(seconds), 2), "most": max(seconds)},
+                "nfe": {"median": statistics.median(nfe), "most": max(nfe)},
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=102)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="victims, each as often")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="chaos", help="of the results file; -: only print")
+    arguments = parser.parse_args()
+    from tests.tiny import tiny_pipeline
+
+    asked = arguments.kinds.split(",")
+    if unknown := set(asked) - set(KINDS):
+        parser.error(f"unknown kind {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
+    kinds = [asked[index % len(asked)] for index in range(arguments.kills)]
+    random.Random(arguments.seed).shuffle(kinds)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mr") as name:
+        folder = Path(name)
+        tiny_pipeline().save_pretrained(folder / "tiny")
+        ige = make_ige(folder / "tiny", folder) if "trainer" in asked else None
+        with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
+            chaos.run(kinds)
+    recovery = summary(chaos.kills)
+    found = {"kills": len(chaos.kills), "missed": chaos.missed, "searches": 2 * chaos.searches, "failed_units": chaos.failed_units}
+    seconds = round(time.monotonic() - start, 1)
+    found |= {"seconds": seconds, "recovery": recovery, "each": [asdict(kill) for kill in chaos.kills]}
+    if arguments.name == "-":
+        print(json.dumps(found, indent=2))
+    else:
+        write(arguments.name, found)
+
+
+if __name__ == "__main__":
+    main()

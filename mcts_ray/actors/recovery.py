@@ -1,0 +1,134 @@
+"""What the tree manager does about losses: units go out again, and states and images that are gone are made again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcts_ray.actors.pool import DEATHS, Key, Worker
+from mcts_ray.actors.spec import TRIES, Gone
+from mcts_ray.executor.base import Job
+from mcts_ray.executor.session import Session, Walk
+from mcts_ray.search.base import Cost, Work
+from mcts_ray.search.lineage import origins
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Running:
+    """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
+    forwards per call, and the shape of its states. nfe: spent so far, units under way included."""
+
+    job: Job
+    key: str
+    reward: Any
+    forwards: int
+    latent_shape: tuple[int, int, int]
+    nfe: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Recovery:
+    """The part of the tree manager that mends. states: by node, a ref to its state and others, who made it in which life."""
+
+    workers: list[Worker]
+    session: Session
+    running: dict[str, Running]
+    states: dict[Key, tuple[Any, Worker, int]]
+    deaths: int
+    _news: asyncio.Event
+
+    def _emptiest(self, beside: Worker | None = None) -> Worker:
+        """The denoiser with the fewest units, of equal ones `beside`; one that is dead only where no other lives."""
+        return min(self.workers, key=lambda one: (not one.up, len(one.out), one is not beside))
+
+    def _missing(self, id: str, works: Sequence[Work]) -> list[str]:
+        """The nodes of a search that units start from and whose states are lost."""
+        lineage = self.running[id].job.lineage
+        return list(dict.fromkeys(node for work in works for node in lineage.lost(work, lambda node: (id, node) in self.states)))
+
+    async def _redo(self, worker: Worker, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any]:
+        """Have a denoiser make lost states again; of nodes at level 0 it returns the nodes, and a ref to their latents."""
+        id = running.job.search.id
+        generations = running.job.lineage.again(nodes, lambda node: (id, node) in self.states)
+        units = [unit for generation in generations for unit in generation]
+        needed = (self.states.get((id, node)) for unit in units for node in origins(unit.work))
+        refs = list(dict.fromkeys(ref for ref, *_ in filter(None, needed)))
+        nfe, images, kept, latents = await worker.redo(generations, refs)
+        running.job.again += nfe
+        self.states |= {(id, node): (kept, worker, worker.generation) for unit in units for node in unit.work.keep}
+        return images, latents
+
+    async def _again(self, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any] | None:
+        """`_redo` by any denoiser that lives; None where several have died over it."""
+        for _ in range(TRIES):
+            worker = self._emptiest()
+            if not worker.up:
+                await worker.revive()
+            try:
+                return await self._redo(worker, running, nodes)
+            except Gone as gone:
+                self._drop(Gone.refs(gone))
+            except DEATHS:
+                await self._lost(worker)
+        return None
+
+    async def _images(self, running: Running) -> None:
+        """Make the images of a search again that are lost."""
+        nodes = running.job.lost_images
+        made = await self._again(running, nodes) if nodes else None
+        if not made:
+            return
+        nodes, latents = made
+        try:
+            small, images = await self._emptiest().show(latents, len(nodes))
+        except DEATHS as error:  # they are left out, or asked for once more at the end
+            log.warning("images could not be made again (%s)", error)
+            return
+        running.job.gallery |= dict(zip(nodes, images))
+        running.job.thumbnails |= dict(zip(nodes, small))
+
+    def _drop(self, refs: set[str]) -> None:
+        """States that are lost."""
+        self.states = {key: state for key, state in self.states.items() if state[0].hex() not in refs}
+
+    async def _gone(self, worker: Worker, refs: set[str]) -> None:
+        """What units were to start from is lost; they stay, and it is made again."""
+        self._drop(refs)
+        fused = [unit.work for unit in worker.pending if unit.work.id in worker.starts and worker.starts[unit.work.id].hex() in refs]
+        for work in fused:
+            del worker.starts[work.id]
+        if fused:
+            await self._fuse(fused)
+
+    async def _lost(self, worker: Worker) -> None:
+        """The denoiser died: its units go out again, to others if there are any; it comes back meanwhile."""
+        if not worker.up:
+            return
+        self.deaths += 1
+        works, inside = worker.fall()
+        for id in inside.keys() & self.running.keys():
+            self.running[id].nfe -= inside[id]
+            self.running[id].job.again += inside[id]
+        await self._send_again(works, f"its denoiser died {TRIES} times")
+
+    async def _send_again(self, works: Sequence[Work], why: str) -> None:
+        """Lost units go out again; those that have been lost too often fail."""
+        works = self.session.reissue(works)
+        for work in (work for work in works if work.epoch >= TRIES):
+            self.session.settle(Walk(work, Cost(), why))
+        again = [work for work in works if work.epoch < TRIES]
+        for work in again:
+            self._emptiest().give(work)
+        self._wake()
+        if fused := [work for work in again if work.fuse]:
+            await self._fuse(fused)
+
+    def _wake(self) -> None:
+        """Something has been told or has come: whoever waits for work may find some."""
+        self._news.set()
+        self._news = asyncio.Event()
