@@ -248,7 +248,7 @@ class TreeManager(Fusing):
         async with worker.busy:
             if not worker.catching_up or not (worker.out or worker.finished):
                 await self._deal()
-            if worker.finished and (worker.free or len(worker.finished) >= worker.size):
+            if worker.finished and (worker.free or self.session.limited or len(worker.finished) >= worker.size):
                 worker.catching_up = False
                 await self._score(worker)
                 idle = False
@@ -318,8 +318,8 @@ class TreeManager(Fusing):
         return list(dict.fromkeys(ref for ref, *holder in filter(None, parents) if tuple(holder) != here))
 
     async def _score(self, worker: Worker) -> None:
-        """Have the finished units scored, and tell their outcomes in the order in which they went out."""
-        units = self.session.in_order(worker.finished)
+        """Have finished units scored, and tell their outcomes in the order in which they went out."""
+        units = self.session.portion(worker.finished, _latents)
         for key in dict.fromkeys(self.running[unit.work.search].key for unit in units):
             group = [unit for unit in units if self.running[unit.work.search].key == key]
             try:
@@ -350,17 +350,14 @@ class TreeManager(Fusing):
                 log.exception("the IGE in %s has not learned from these transitions", folder)
 
     async def _retire(self, worker: Worker) -> None:
-        """Set all clocks; end the searches that would be out of time after one more call, and let go of those that are done."""
+        """Set all clocks; end the searches that would be out of time after the next call, and let go of those that are done."""
         self.session.tick()
-        for job in self.session.overdue(worker.step_seconds):
-            await self._halt(self.running[job.search.id], score=True)
+        for job in self.session.overdue(self.session.next_seconds(worker.finished, _latents, worker.step_seconds)):
+            await self._halt(self.running[job.search.id])
         self._release()
 
-    async def _halt(self, running: Running, score: bool = False) -> None:
-        """Let the calls under way return, then abandon the units in flight of one search and book what they had spent.
-
-        With `score`, images that only wait for their reward still count.
-        """
+    async def _halt(self, running: Running) -> None:
+        """Let the calls under way return, then abandon the units in flight of one search and book what they had spent."""
         job, id = running.job, running.job.search.id
         if job.stopping:
             await running.ended.wait()
@@ -369,8 +366,6 @@ class TreeManager(Fusing):
         costs: list[Cost] = []
         for worker in self.workers:
             async with worker.busy:
-                if score and any(unit.work.search == id for unit in worker.finished):
-                    await self._score(worker)
                 costs += await worker.drop(id)
         self.session.halt(job, costs)
         self._release()
@@ -398,3 +393,8 @@ class TreeManager(Fusing):
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
+
+
+def _latents(unit: Finished) -> int:
+    """How many latents of a unit are to be scored."""
+    return len(unit.rows)

@@ -39,8 +39,8 @@ class LocalExecutor:
     def run(self, jobs: Sequence[Job], on_progress: Callable[[Progress], None] | None = None) -> None:
         """Carry every search to its end; what was found is in the jobs.
 
-        A search out of time is ended after the denoiser call under way: its finished latents are still decoded, its
-        unfinished units are abandoned and booked. An exception, Ctrl-C included, ends all searches in the same way
+        A search is ended when the next denoiser call, or the next score, would take longer than it has time: what is still under
+        way or waits for its score is abandoned and booked. An exception, Ctrl-C included, ends all searches in the same way
         (without further decoding) and is passed on.
         """
         run = _Run(self.engine, self.scoring, Session(jobs, self._clock), on_progress)
@@ -68,7 +68,7 @@ class _Run:
         self.retire()
         while self.session.turn:
             self.fill()
-            if self.finished and (self.engine.free or len(self.finished) >= self.engine.batch_size):
+            if self.finished and (self.engine.free or self.session.limited or len(self.finished) >= self.engine.batch_size):
                 self.score()
             elif not self.engine.idle:
                 self.step()
@@ -160,8 +160,8 @@ class _Run:
                 self.session.settle(_walk(unit))
 
     def score(self) -> None:
-        """Decode and reward the finished units, and tell their outcomes in the order in which they went out."""
-        units = self.session.in_order(self.finished)
+        """Decode and reward finished units, and tell their outcomes in the order in which they went out."""
+        units = self.session.portion(self.finished, _latents)
         prompts = [unit.work.setting.prompt for unit in units for _ in unit.to_decode]
         start = self.session.clock()
         answers = self.scoring.answer([latent for unit in units for latent in unit.to_decode], prompts)
@@ -183,11 +183,9 @@ class _Run:
                 self.engine.denoiser.install(folder, version)
 
     def retire(self) -> None:
-        """Set all clocks; take out searches that are done, and those that would be out of time after one more call."""
+        """Set all clocks; take out searches that are done, and those that would be out of time after the next call."""
         self.session.tick()
-        for job in self.session.overdue(self.step_seconds):
-            if any(unit.work.search == job.search.id for unit in self.finished):
-                self.score()  # images that only wait for their reward still count
+        for job in self.session.overdue(self.session.next_seconds(self.finished, _latents, self.step_seconds)):
             self.halt(job)
         for id, nodes in self.session.released():
             self.engine.store.forget(id, nodes)
@@ -205,6 +203,11 @@ class _Run:
         """After an exception: end what is still running."""
         for job in self.session.turn:
             self.halt(job)
+
+
+def _latents(unit: Walked) -> int:
+    """How many latents of a unit are to be scored."""
+    return len(unit.to_decode)
 
 
 def _walk(unit: Walked) -> Walk:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from mcts_ray.executor.base import Job, Progress
@@ -57,6 +58,7 @@ class Session:
         self._fallbacks: dict[tuple[str, str], str] = {}
         self._failed: dict[tuple[str, str], Cost] = {}
         self._count = 0
+        self.latent_seconds = 0.0  # of decoding and rewarding one latent, the last time
         self.duplicates = 0  # outcomes that came late or twice
         self.replays = 0  # units that were lost and went out again
         self.add(jobs)
@@ -127,6 +129,8 @@ class Session:
         outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, gains=walk.gains)
         outcome = replace(outcome, fallback=self._fallbacks.pop((work.search, work.id), None))
         self.jobs[work.search].scoring_seconds += verdict.seconds
+        if answers:
+            self.latent_seconds = verdict.seconds / len(answers)
         self._tell(work, outcome, verdict.image, verdict.thumbnail)
 
     def refuse(self, work: Work, reason: str) -> None:
@@ -160,6 +164,25 @@ class Session:
     def paused(self) -> bool:
         """Whether a search waits until it can be written down."""
         return any(job.paused for job in self.turn)
+
+    @property
+    def limited(self) -> bool:
+        """Whether a search has to end in time; then everything that has finished is scored before the next denoiser call."""
+        return any(job.search.max_seconds is not None for job in self.turn)
+
+    def portion(self, units: Iterable[Any], latents: Callable[[Any], int]) -> list[Any]:
+        """Of finished units, in the order in which they went out, those to score next: all, or as many as there is time for, at
+        least one. `latents`: of a unit, how many are to be scored."""
+        units = self.in_order(units)
+        if not self.limited:
+            return units
+        room = self.seconds_left() / self.latent_seconds if self.latent_seconds else 0
+        return units[: max(1, sum(total <= room for total in accumulate(map(latents, units))))]
+
+    def next_seconds(self, units: Iterable[Any], latents: Callable[[Any], int], step_seconds: float) -> float:
+        """How long the next thing will take: to score the first of the finished units, or one denoiser call and a latent that comes of it."""
+        first = self.in_order(units)[:1]
+        return self.latent_seconds * latents(first[0]) if first else step_seconds + self.latent_seconds
 
     def overdue(self, margin: float) -> list[Job]:
         """Searches that would be out of time after `margin` more seconds."""

@@ -12,7 +12,9 @@ from mcts_ray.diffusion.engine import Engine
 from mcts_ray.executor import Job
 from mcts_ray.executor.local import LocalExecutor
 from mcts_ray.reward import Reward, resolve_reward
-from mcts_ray.search import BestOfN, Setting
+from mcts_ray.gain.policy import Constant
+from mcts_ray.search import ALGORITHMS, BestOfN, Setting
+from mcts_ray.settings import make_config
 from tests.tiny import SIZE, tiny_pipeline
 
 T = 4
@@ -179,13 +181,36 @@ def test_latents_that_are_not_finite_are_walked_again_and_then_fail_their_unit(a
 
 def test_out_of_time_abandons_and_books_what_was_spent(adapter):
     now = count()  # every look at the clock is one second, a loop of the executor at most ten
-    job = Job(search(budget=50 * T, max_seconds=64.0), in_flight=3, observer=Recorder())  # ends in the middle of three walks
+    job = Job(search(budget=50 * T, max_seconds=60.0), in_flight=3, observer=Recorder())  # ends in the middle of three walks
     executor(adapter, clock=lambda: float(next(now))).run([job])
     ledger, spent = job.search.ledger, job.observer.events[-1]
     assert job.search.done and 54.0 < ledger.seconds <= 74.0
     assert spent[0] == "halt" and spent[1] > 0
     assert ledger.nfe == len(job.search.finished) * T + spent[1]
     assert 0 < len(job.search.finished) < 50
+
+
+@pytest.mark.parametrize("algorithm", ["best-of-n", "psp", "beam"])
+def test_a_slow_reward_is_not_asked_beyond_the_time_there_is(adapter, algorithm):
+    """Each image takes ten seconds to reward, which is known after the first one."""
+    time = [0.0]
+
+    def clock():
+        time[0] += 0.01
+        return time[0]
+
+    def slow(images, prompts):
+        time[0] += 10 * len(images)
+        return [0.5] * len(images)
+
+    config = make_config({"algorithm": algorithm, "levels": T, "budget": 4000, "max_seconds": 200, "reward": "jpeg"})
+    config = config.resolved(False, (SIZE, SIZE), "jpeg")
+    setting = Setting("a red circle", guidance=2.0, levels=T, height=SIZE, width=SIZE)
+    job = Job(ALGORITHMS[algorithm].from_config("s", setting, config, lambda above, level: 0.5, Constant(1)), in_flight=8)
+    executor(adapter, resolve_reward(slow), clock=clock).run([job])
+    ledger = job.search.ledger
+    assert job.search.done and ledger.seconds <= 200 and ledger.nfe < 4000
+    assert ledger.seconds > 100
 
 
 def test_ctrl_c_keeps_what_was_found(adapter):
