@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcts_ray import logs
 from mcts_ray.actors.pool import DEATHS, Key, Worker
 from mcts_ray.actors.spec import TRIES, Actor
 from mcts_ray.actors.trainer import TrainerWorker
@@ -50,6 +51,7 @@ class TreeManager:
     """Searches come with `submit` and go with `found`; in between `progress`, `wait` and `halt` speak of them by id."""
 
     def __init__(self, pool: Sequence[tuple[Actor, Actor]], fusion: Actor) -> None:
+        logs.set_up()  # here, since nothing else runs in its process
         self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
         self.fusion = fusion
         self.session = Session()

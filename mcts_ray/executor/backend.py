@@ -5,6 +5,7 @@ No torch: these objects travel between processes of which only some need it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.record import Recorder
 from mcts_ray.reward.base import ImageReward
 from mcts_ray.search.base import Candidate, Ledger, Search
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Task:
 
     def job(self) -> Job:
         """The task begun, in this process."""
+        log.info("search begun", extra={"search": self.search.id, "run": self.run_dir and str(self.run_dir)})
         return Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
 
 
