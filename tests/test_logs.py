@@ -12,16 +12,16 @@ from mcts_ray.search import BestOfN, Cost, Outcome, Setting
 
 @pytest.fixture
 def lines(capsys):
-    """The lines that have been logged, as objects."""
+    """After `logs.set_up`: the lines that have been logged, as objects."""
     logger = logging.getLogger("mcts_ray")
     kept = logger.handlers, logger.propagate, logger.level
-    logs.set_up()
     yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     logger.handlers, logger.propagate = kept[:2]
     logger.setLevel(kept[2])
 
 
 def test_a_line_is_an_object_with_the_ids(lines):
+    logs.set_up()
     logging.getLogger("mcts_ray.executor.base").info("unit sent again", extra={"search": "1-0", "work": "1-0/3", "epoch": 1})
     try:
         raise ValueError("x")
@@ -33,6 +33,7 @@ def test_a_line_is_an_object_with_the_ids(lines):
 
 
 def test_units_that_fail_or_go_out_again_are_named(lines, tmp_path):
+    logs.set_up()
     setting = Setting("a red circle", levels=4, height=32, width=32)
     (tmp_path / "journal.jsonl").write_text('{"type": "header", "search": "7-0"}\n')
     (tmp_path / "metrics.jsonl").touch()
