@@ -70,7 +70,7 @@ class JobsActor:
     async def _open(self) -> Jobs:
         settings = self.settings
         models = {name: resolve_model(name) for name in settings.models}
-        store = JobStore(settings.store or home() / "jobs")
+        store = JobStore(settings.store or home() / "jobs", home() / "spool")
         runner = RayRunner(settings)
         await asyncio.to_thread(runner.start)
         jobs = Jobs(settings, store, runner, models, Meter(ray=True))
