@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from mcts_ray.executor.base import Progress
 from mcts_ray.report.run import summary
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
+from mcts_ray.search import ALGORITHMS
 from mcts_ray.searcher import Searcher
 from mcts_ray.service.models import SearchRequest
 
@@ -89,7 +90,7 @@ class SearcherRunner:
                 del self._out[out]
 
     def goes_on(self, out: Path) -> bool:
-        return hasattr(Searcher, "resume") and (out / "journal.jsonl").is_file() and not (out / "report.html").is_file()
+        return hasattr(Searcher, "resume") and _unfinished(out)
 
     def extend(self, out: Path, nfe: int) -> bool:
         model, search = self._out.get(out), _search_id(out)
@@ -130,6 +131,16 @@ def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
     if cancelled:
         return Ended("cancelled", summary(result), None, seconds)
     return Ended("failed" if result.failure else "done", summary(result), result.failure, seconds)
+
+
+def _unfinished(out: Path) -> bool:
+    """Whether a run directory is of a search that a crash or the end of a service has stopped, and that a client may have extended since."""
+    try:
+        job = json.loads((out / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    stopped = job["status"] == "interrupted" and ALGORITHMS[job["config"]["algorithm"]].extendable
+    return job["status"] == "running" or stopped
 
 
 def _search_id(out: Path) -> str | None:
