@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.pool import DEATHS, Worker
 from mcts_ray.actors.fusing import Fusing
@@ -43,6 +44,7 @@ class TreeManager(Fusing):
     """
 
     def __init__(self, pool: Sequence[tuple[Actor, Actor]], fusion: Actor, folder: str | None = None) -> None:
+        logs.set_up()  # here, since nothing else runs in its process
         self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
         self.fusion = fusion
         self.archive = Archive(folder)

@@ -5,6 +5,7 @@ No torch: these objects travel between processes of which only some need it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.record import Recorder, read_journal
 from mcts_ray.reward.base import ImageReward
 from mcts_ray.search.base import Candidate, Ledger, Search
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Task:
     def job(self, batch_size: int = 1) -> Job:
         """The task begun, in this process; where its journal holds more than a header, taken up where that ends. `batch_size`: of the
         engines. ValueError if the journal is another search's."""
+        log.info("search begun", extra={"search": self.search.id, "run": self.run_dir and str(self.run_dir)})
         job = Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
         if self.run_dir:
             _, records, length = read_journal(self.run_dir)

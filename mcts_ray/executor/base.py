@@ -99,6 +99,8 @@ class Job:
             if outcome.reward is not None:
                 self.thumbnails[node] = thumbnail
         told = self.search.tell(outcome)
+        if told and outcome.error:
+            log.info("unit failed", extra={"search": outcome.search, "work": outcome.work, "error": outcome.error})
         if told and self.observer:
             self.observer.told(self.search, outcome)
         keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}

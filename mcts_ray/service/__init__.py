@@ -7,6 +7,6 @@ store              the job index and the run directories, on a path or an fsspec
 runner, jobs       carrying out one job; the life cycle of all of them
 app                the FastAPI application on any `Jobs`
 client             `Client` and `AsyncClient`
-observe, logs      metrics and structured logs
+observe            metrics
 actor, serve, up   the detached actor, the Serve application, and how they are started and ended
 """

@@ -15,9 +15,9 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mcts_ray import logs
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.searcher import Searcher
-from mcts_ray.service import logs
 from mcts_ray.service.errors import ServiceError, Unavailable
 from mcts_ray.service.home import home, make_token
 from mcts_ray.service.jobs import Jobs
@@ -70,7 +70,7 @@ class JobsActor:
     async def _open(self) -> Jobs:
         settings = self.settings
         models = {name: resolve_model(name) for name in settings.models}
-        store = JobStore(settings.store or home() / "jobs")
+        store = JobStore(settings.store or home() / "jobs", home() / "spool")
         runner = RayRunner(settings)
         await asyncio.to_thread(runner.start)
         jobs = Jobs(settings, store, runner, models, Meter(ray=True))

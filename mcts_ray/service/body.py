@@ -7,18 +7,21 @@ from starlette.responses import JSONResponse
 
 
 class BodyLimit:
-    """ASGI middleware: bodies of more than `limit` bytes are answered with 413, those of unknown length once they are longer."""
+    """ASGI middleware: bodies of more than `limit` bytes are answered with 413, those of unknown length once they are longer.
+
+    Where a method has no use for a body, none is read, and none is too long.
+    """
 
     def __init__(self, app, limit: int) -> None:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             await self.app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        chunks, size = [], int(length) if length.isdigit() else 0
-        if size <= self.limit and scope["method"] in ("POST", "PUT", "PATCH"):
+        chunks, size = [], int(length) if length.isdecimal() else 0
+        if size <= self.limit:
             size, more = 0, True
             while more and size <= self.limit:
                 message = await receive()

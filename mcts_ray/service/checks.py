@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mcts_ray.checks import check_algorithm, check_prompts, check_size, check_step_model, default_reward, needs_scenes
+from mcts_ray.checks import (
+    check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes,
+)  # fmt: skip
 from mcts_ray.config import BUDGET_IN_TRAJECTORIES
 from mcts_ray.diffusion.resolve import Model, image_size
 from mcts_ray.reward.resolve import REWARDS
@@ -13,7 +15,8 @@ from mcts_ray.service.models import SearchRequest
 from mcts_ray.service.settings import Settings
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-MAX_SEED = 2**63 - 1
+MAX_SEED, MAX_LEVELS = 2**63 - 1, 1000
+PLACES = ("step_model", "ige_model", "ige_online", "fuse_model", "calibration")  # fields that name files and folders
 
 
 def checked(request: SearchRequest, models: Mapping[str, Model], settings: Settings) -> SearchRequest:
@@ -23,12 +26,12 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
         raise ValueError(f"model {model!r} is not served here; choose {' or '.join(models)}")
     check_limits(request, settings)
     check_reward_allowed(request.reward, settings)
-    if request.step_model is not None:
-        raise ValueError("step_model names a folder of the service's machine, which clients may not; leave it out")
+    check_places(request)
     check_algorithm(request.algorithm)
     reward = default_reward(model, request.reward)
     check_prompts([request.prompt], needs_scenes(model, reward))
-    check_step_model(model, request.config())
+    for check in (check_step_model, check_ige, fusion_decoder):
+        check(model, request.config())
     check_size(reward, *image_size(models[model], request.height, request.width))
     budget = budget_of(request)
     return request.model_copy(update={"model": model, "reward": reward, "budget": budget})
@@ -47,12 +50,21 @@ def check_limits(request: SearchRequest, settings: Settings) -> None:
             raise ValueError(f"{name} has {len(text)} characters; this service allows {settings.max_prompt}")
         if _CONTROL.search(text):
             raise ValueError(f"{name} holds a control character; send it on one line")
+    check_budget(budget_of(request), settings)
     limits = {"images": settings.max_images, "height": settings.max_side, "width": settings.max_side, "seed": MAX_SEED}
-    for name, most in {**limits, "max_seconds": settings.max_seconds, "in_flight": settings.max_budget}.items():
-        value = getattr(request, name)
+    limits["max_seconds"] = settings.max_seconds
+    counts = max(settings.max_budget, MAX_LEVELS)  # no count does more than the budget pays for, and some are looped over
+    for name, value in request:
+        most = limits.get(name, counts if type(value) is int else None)
         if value is not None and most is not None and value > most:
             raise ValueError(f"{name} is {value}; this service allows {most}")
-    check_budget(budget_of(request), settings)
+
+
+def check_places(request: SearchRequest) -> None:
+    """No file or folder is named: what ships with a model is used."""
+    for name in PLACES:
+        if getattr(request, name) is not None and (name, getattr(request, name)) != ("calibration", "none"):
+            raise ValueError(f"{name} names a place on the service's machine, which clients may not; leave it out")
 
 
 def check_budget(budget: int, settings: Settings) -> None:

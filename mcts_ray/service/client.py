@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import httpx2 as httpx
 from PIL import Image
@@ -56,66 +56,59 @@ class _Call:
         return {"json": self.json, "params": self.params, "headers": self.headers}
 
 
-class _Calls:
-    """Every call of the API, once for both clients."""
+class _Api:
+    """Every call of the API, once for both clients; `_call` sends it, and returns what its answer says or a coroutine that does."""
 
-    @staticmethod
-    def submit(prompt: str, config: SearchConfig | None, model: str | None, key: str | None) -> _Call:
-        values = config.model_dump(exclude_unset=True, mode="json") if config else {}
-        try:
-            request = SearchRequest(prompt=prompt, model=model, **values)
-        except ValidationError as error:
-            raise Invalid(sentence(error.errors())) from error
-        body = request.model_dump(exclude_unset=True, exclude_none=True, mode="json")
-        return _Call("POST", "/v1/searches", _model(Job), body, headers={"Idempotency-Key": key or uuid.uuid4().hex})
+    def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
+        """Queue a search; the same idempotency `key` again gives the same one."""
+        return self._call(_submission(prompt, config, model, key))
 
-    @staticmethod
-    def page(limit: int, after: str | None, status: str | None) -> _Call:
-        params = {"limit": limit, "after": after, "status": status}
-        return _Call("GET", "/v1/searches", _model(JobList), params={name: value for name, value in params.items() if value is not None})
+    def job(self, id: str) -> Job:
+        """One search."""
+        return self._call(_Call("GET", f"/v1/searches/{id}", _model(Job)))
 
-    @staticmethod
-    def job(id: str) -> _Call:
-        return _Call("GET", f"/v1/searches/{id}", _model(Job))
+    def cancel(self, id: str) -> Job:
+        """End a search; what it has found is kept."""
+        return self._call(_Call("DELETE", f"/v1/searches/{id}", _model(Job)))
 
-    @staticmethod
-    def cancel(id: str) -> _Call:
-        return _Call("DELETE", f"/v1/searches/{id}", _model(Job))
+    def extend(self, id: str, nfe: int) -> Job:
+        """Let a search spend `nfe` more; one that has ended is begun again."""
+        return self._call(_Call("POST", f"/v1/searches/{id}/budget", _model(Job), Extension(nfe=nfe).model_dump()))
 
-    @staticmethod
-    def extend(id: str, nfe: int) -> _Call:
-        return _Call("POST", f"/v1/searches/{id}/budget", _model(Job), Extension(nfe=nfe).model_dump())
+    def resume(self, id: str) -> Job:
+        """Begin a search again that was cancelled or has failed."""
+        return self.extend(id, 0)
 
-    @staticmethod
-    def image(id: str, n: int) -> _Call:
-        return _Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: Image.open(io.BytesIO(answer.content)))
+    def image(self, id: str, n: int = 1) -> Image.Image:
+        """An image of a search that has ended; 1 is the best."""
+        return self._call(_Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: Image.open(io.BytesIO(answer.content))))
 
-    @staticmethod
-    def png(id: str, n: int) -> _Call:
-        return _Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: answer.content)
+    def png(self, id: str, n: int = 1) -> bytes:
+        """The same as the file it is, with its metadata."""
+        return self._call(_Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: answer.content))
 
-    @staticmethod
-    def tree(id: str) -> _Call:
-        return _Call("GET", f"/v1/searches/{id}/tree", lambda answer: answer.json())
+    def tree(self, id: str) -> dict[str, Any]:
+        """Every node of a search that has ended."""
+        return self._call(_Call("GET", f"/v1/searches/{id}/tree", lambda answer: answer.json()))
 
-    @staticmethod
-    def report(id: str) -> _Call:
-        return _Call("GET", f"/v1/searches/{id}/report", lambda answer: answer.text)
+    def report(self, id: str) -> str:
+        """The HTML report of a search that has ended."""
+        return self._call(_Call("GET", f"/v1/searches/{id}/report", lambda answer: answer.text))
 
-    @staticmethod
-    def models() -> _Call:
-        return _Call("GET", "/v1/models", _model(ModelList))
+    def models(self) -> ModelList:
+        """The models that are served."""
+        return self._call(_Call("GET", "/v1/models", _model(ModelList)))
 
-    @staticmethod
-    def health() -> _Call:
-        return _Call("GET", "/healthz", _model(Health))
+    def health(self) -> Health:
+        """Whether the service is up, and how much it has to do."""
+        return self._call(_Call("GET", "/healthz", _model(Health)))
 
-    @staticmethod
-    def metrics() -> _Call:
-        return _Call("GET", "/metrics", lambda answer: answer.text)
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        return self._call(_Call("GET", "/metrics", lambda answer: answer.text))
 
 
-class Client:
+class Client(_Api):
     """A service, spoken to one call at a time. url, token: None: those of `find_service`. http: an httpx2 client to use instead."""
 
     def __init__(self, url: str | None = None, token: str | None = None, *, http: httpx.Client | None = None) -> None:
@@ -131,35 +124,15 @@ class Client:
         """End its connections."""
         self._http.close()
 
-    def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
-        """Queue a search; the same idempotency `key` again gives the same one."""
-        return self._call(_Calls.submit(prompt, config, model, key))
-
     def jobs(self, status: Status | None = None, limit: int | None = None) -> Iterator[Job]:
         """Searches, the newest first; at most `limit`."""
         after, left = None, float("inf") if limit is None else limit
         while left > 0:
-            page: JobList = self._call(_Calls.page(int(min(left, 1000)), after, status))
+            page: JobList = self._call(_page(left, after, status))
             yield from page.searches
             after, left = page.next, left - len(page.searches)
             if after is None:
                 return
-
-    def job(self, id: str) -> Job:
-        """One search."""
-        return self._call(_Calls.job(id))
-
-    def cancel(self, id: str) -> Job:
-        """End a search; what it has found is kept."""
-        return self._call(_Calls.cancel(id))
-
-    def extend(self, id: str, nfe: int) -> Job:
-        """Let a search spend `nfe` more; one that has ended is begun again."""
-        return self._call(_Calls.extend(id, nfe))
-
-    def resume(self, id: str) -> Job:
-        """Begin a search again that was cancelled or has failed."""
-        return self._call(_Calls.extend(id, 0))
 
     def events(self, id: str) -> Iterator[Event]:
         """What happens to a search until it has ended; breaks off with an error if the service does."""
@@ -185,42 +158,14 @@ class Client:
                     raise
             time.sleep(0.5)
 
-    def image(self, id: str, n: int = 1) -> Image.Image:
-        """An image of a search that has ended; 1 is the best."""
-        return self._call(_Calls.image(id, n))
-
-    def png(self, id: str, n: int = 1) -> bytes:
-        """The same as the file it is, with its metadata."""
-        return self._call(_Calls.png(id, n))
-
-    def tree(self, id: str) -> dict[str, Any]:
-        """Every node of a search that has ended."""
-        return self._call(_Calls.tree(id))
-
-    def report(self, id: str) -> str:
-        """The HTML report of a search that has ended."""
-        return self._call(_Calls.report(id))
-
-    def models(self) -> ModelList:
-        """The models that are served."""
-        return self._call(_Calls.models())
-
-    def health(self) -> Health:
-        """Whether the service is up, and how much it has to do."""
-        return self._call(_Calls.health())
-
-    def metrics(self) -> str:
-        """In Prometheus' text format."""
-        return self._call(_Calls.metrics())
-
     def _call(self, call: _Call) -> Any:
         with _connecting():
             answer = self._http.request(call.method, call.path, **call.request())
         return call.read(_refuse(answer))
 
 
-class AsyncClient:
-    """The same with `async` methods, many calls at a time."""
+class AsyncClient(_Api):
+    """The same, many calls at a time: what `Client` returns is awaited here, and `jobs` and `events` are read with `async for`."""
 
     def __init__(self, url: str | None = None, token: str | None = None, *, http: httpx.AsyncClient | None = None) -> None:
         self._http = http or httpx.AsyncClient(**_where(url, token), timeout=TIMEOUT, limits=httpx.Limits(max_connections=None))
@@ -235,36 +180,16 @@ class AsyncClient:
         """See `Client`."""
         await self._http.aclose()
 
-    async def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
-        """See `Client`."""
-        return await self._call(_Calls.submit(prompt, config, model, key))
-
     async def jobs(self, status: Status | None = None, limit: int | None = None) -> AsyncIterator[Job]:
         """See `Client`."""
         after, left = None, float("inf") if limit is None else limit
         while left > 0:
-            page: JobList = await self._call(_Calls.page(int(min(left, 1000)), after, status))
+            page: JobList = await self._call(_page(left, after, status))
             for job in page.searches:
                 yield job
             after, left = page.next, left - len(page.searches)
             if after is None:
                 return
-
-    async def job(self, id: str) -> Job:
-        """See `Client`."""
-        return await self._call(_Calls.job(id))
-
-    async def cancel(self, id: str) -> Job:
-        """See `Client`."""
-        return await self._call(_Calls.cancel(id))
-
-    async def extend(self, id: str, nfe: int) -> Job:
-        """See `Client`."""
-        return await self._call(_Calls.extend(id, nfe))
-
-    async def resume(self, id: str) -> Job:
-        """See `Client`."""
-        return await self._call(_Calls.extend(id, 0))
 
     async def events(self, id: str) -> AsyncIterator[Event]:
         """See `Client`."""
@@ -297,38 +222,25 @@ class AsyncClient:
                     raise
             await asyncio.sleep(0.5)
 
-    async def image(self, id: str, n: int = 1) -> Image.Image:
-        """See `Client`."""
-        return await self._call(_Calls.image(id, n))
-
-    async def png(self, id: str, n: int = 1) -> bytes:
-        """See `Client`."""
-        return await self._call(_Calls.png(id, n))
-
-    async def tree(self, id: str) -> dict[str, Any]:
-        """See `Client`."""
-        return await self._call(_Calls.tree(id))
-
-    async def report(self, id: str) -> str:
-        """See `Client`."""
-        return await self._call(_Calls.report(id))
-
-    async def models(self) -> ModelList:
-        """See `Client`."""
-        return await self._call(_Calls.models())
-
-    async def health(self) -> Health:
-        """See `Client`."""
-        return await self._call(_Calls.health())
-
-    async def metrics(self) -> str:
-        """See `Client`."""
-        return await self._call(_Calls.metrics())
-
     async def _call(self, call: _Call) -> Any:
         with _connecting():
             answer = await self._http.request(call.method, call.path, **call.request())
         return call.read(_refuse(answer))
+
+    if TYPE_CHECKING:
+
+        async def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job: ...
+        async def job(self, id: str) -> Job: ...
+        async def cancel(self, id: str) -> Job: ...
+        async def extend(self, id: str, nfe: int) -> Job: ...
+        async def resume(self, id: str) -> Job: ...
+        async def image(self, id: str, n: int = 1) -> Image.Image: ...
+        async def png(self, id: str, n: int = 1) -> bytes: ...
+        async def tree(self, id: str) -> dict[str, Any]: ...
+        async def report(self, id: str) -> str: ...
+        async def models(self) -> ModelList: ...
+        async def health(self) -> Health: ...
+        async def metrics(self) -> str: ...
 
 
 class _connecting:
@@ -343,6 +255,21 @@ class _connecting:
             except RuntimeError:
                 where = "there"
             raise ConnectionError(f"no service answers {where} ({str(error) or type(error).__name__})") from error
+
+
+def _submission(prompt: str, config: SearchConfig | None, model: str | None, key: str | None) -> _Call:
+    values = config.model_dump(exclude_unset=True, mode="json") if config else {}
+    try:
+        request = SearchRequest(prompt=prompt, model=model, **values)
+    except ValidationError as error:
+        raise Invalid(sentence(error.errors())) from error
+    body = request.model_dump(exclude_unset=True, exclude_none=True, mode="json")
+    return _Call("POST", "/v1/searches", _model(Job), body, headers={"Idempotency-Key": key or uuid.uuid4().hex})
+
+
+def _page(left: float, after: str | None, status: str | None) -> _Call:
+    params = {"limit": int(min(left, 1000)), "after": after, "status": status}
+    return _Call("GET", "/v1/searches", _model(JobList), params={name: value for name, value in params.items() if value is not None})
 
 
 def _where(url: str | None, token: str | None) -> dict[str, Any]:
@@ -364,7 +291,7 @@ def _refuse(answer: httpx.Response) -> httpx.Response:
         except (ValueError, KeyError, TypeError):
             words = f"the service answered {answer.status_code}"
         after = answer.headers.get("retry-after", "")
-        raise KINDS.get(answer.status_code, ServiceError)(words, int(after) if after.isdigit() else None)
+        raise KINDS.get(answer.status_code, ServiceError)(words, int(after) if after.isdecimal() else None)
     return answer
 
 

@@ -181,14 +181,15 @@ class Jobs:
         _valid(partial(check_budget, budget, self.settings))
         if record.status == "done" and not nfe:
             raise Conflict(f"search {id} is done; there is nothing to resume, extend its budget by at least 1 NFE")
+        ended = record.has_ended  # as the client found it: one that ends meanwhile has the budget already
         if record.status == "running":
             out = self.store.run_dir(id, record.run)
             if entry.cancel.is_set() or not (not nfe or await asyncio.to_thread(self.runner.extend, out, nfe)):
                 raise Conflict(f"search {id} cannot take more budget now: it is beginning, about to end, or was planned whole (psp)")
-        elif record.has_ended and len(self._queue) >= self.settings.max_queue:
+        elif ended and len(self._queue) >= self.settings.max_queue:
             raise Busy(f"the queue is full ({self.settings.max_queue} searches); try again later", self.settings.retry_after)
         record.request = record.request.model_copy(update={"budget": record.request.budget + nfe})
-        if record.has_ended:
+        if ended:
             self._again(entry)
         await self._save(entry)
         entry.change()

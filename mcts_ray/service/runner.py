@@ -12,6 +12,7 @@ from mcts_ray.executor.base import Progress
 from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import summary
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
+from mcts_ray.search import ALGORITHMS
 from mcts_ray.searcher import Searcher
 from mcts_ray.service.models import SearchRequest
 
@@ -130,6 +131,16 @@ def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
     if cancelled:
         return Ended("cancelled", summary(result), None, seconds)
     return Ended("failed" if result.failure else "done", summary(result), result.failure, seconds)
+
+
+def _unfinished(out: Path) -> bool:
+    """Whether a run directory is of a search that a crash or the end of a service has stopped, and that a client may have extended since."""
+    try:
+        job = json.loads((out / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    stopped = job["status"] == "interrupted" and ALGORITHMS[job["config"]["algorithm"]].extendable
+    return job["status"] == "running" or stopped
 
 
 def _search_id(out: Path) -> str | None:

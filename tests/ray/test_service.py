@@ -104,6 +104,14 @@ def kill(home, name):
     return count
 
 
+def logged(home, message):
+    """What the actors of this user's cluster have logged."""
+    for file in Path(home["RAY_TMPDIR"]).glob("ray/session_latest/logs/worker-*.err"):
+        for line in file.read_text().splitlines():
+            if line.startswith('{"time"') and json.loads(line)["message"] == message:
+                yield json.loads(line)
+
+
 def mcts_ray(home, *arguments, timeout=300):
     command = [sys.executable, "-m", "mcts_ray", *map(str, arguments)]
     done = subprocess.run(command, cwd=home["HOME"], env=home, capture_output=True, text=True, timeout=timeout)
@@ -118,12 +126,15 @@ def test_from_up_to_down_with_deaths_and_a_restart_of_everything(home, tiny_fold
     config = SMALL.model_copy(update={"budget": 400, "in_flight": 1})
     with Client(url, Path(home["MCTS_RAY_HOME"], "token").read_text()) as client:
         ids = [client.submit("a cat", config.model_copy(update={"seed": seed})).id for seed in range(20)]
-        for name in ("ray::ServeReplica:mcts-ray", "ray::TreeManager"):
+        for name in ("ray::ServeReplica:mcts-ray", "ray::DenoiserWorker", "ray::TreeManager"):
             time.sleep(3)
             assert kill(home, name) == 1
         jobs = [client.wait(id) for id in ids]
         assert {job.status for job in jobs} == {"done"} and all(job.result["ledger"]["nfe"] == 400 for job in jobs)
         assert sorted(job.id for job in client.jobs()) == sorted(ids)
+        again = {line["search"] for line in logged(home, "unit sent again") if line["work"] and line["epoch"]}
+        begun = {line["search"]: Path(line["run"]).parent.name for line in logged(home, "search begun")}
+        assert again and {begun[search] for search in again} <= set(ids)  # what the tree manager logs can be read, and by job
         long = client.submit("a cat", config.model_copy(update={"budget": 4000})).id
     assert mcts_ray(home, "down")[0] == 0 and not [line for _, line in commands() if home["RAY_TMPDIR"] in line]
     assert mcts_ray(home, "status")[0] == 2

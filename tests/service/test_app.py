@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from mcts_ray.service.models import Job
+from mcts_ray.service.checks import PLACES
+from mcts_ray.service.models import Job, SearchRequest
 from mcts_ray.service.runner import Lost
 
 PROMPT = "a red circle left of a blue square"
@@ -120,7 +121,13 @@ def test_events_tell_progress_the_best_image_and_the_end(service, held):
         ({"prompt": PROMPT, "reward": "os:system"}, "reward 'os:system' is not allowed on this service"),
         ({"prompt": PROMPT, "reward": "scenes:1,os:getpid:0.5"}, "reward 'os:getpid' is not allowed on this service"),
         ({"prompt": PROMPT, "reward": "pickscore@/etc:1"}, "may not say where weights lie"),
-        ({"prompt": PROMPT, "algorithm": "psp", "step_reward": "lrm", "step_model": "/etc"}, "step_model names a folder of the service's machine"),
+        ({"prompt": PROMPT, "algorithm": "psp", "step_reward": "lrm", "step_model": "/etc"}, "step_model names a place on the service's"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_model": "/etc"}, "ige_model names a place on the service's machine"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_choice": "sample", "ige_online": "/tmp/x"}, "ige_online names a place"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "fuse": "decoder", "fuse_model": "none"}, "fuse_model names a place on the service's"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "step_reward": "x0", "calibration": "/etc/passwd"}, "calibration names a place on the"),
+        ({"prompt": PROMPT, "algorithm": "dts", "branchings": 10**9}, "branchings is 1000000000; this service allows 1000"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_version": 9}, "IGE"),
         ([], "the body must be a JSON object"),
     ],
 )  # fmt: skip
@@ -137,6 +144,12 @@ def test_what_is_no_json_is_refused(service, content):
         assert answer.status_code == 422 and answer.json()["detail"]
 
 
+def test_every_field_of_text_is_known_to_the_checks():
+    """A new field that names a file or folder must be refused; whoever adds one of text decides here which it is."""
+    text = {name for name, field in SearchRequest.model_fields.items() if field.annotation in (str, str | None)}
+    assert text == {"prompt", "negative_prompt", "model", "algorithm", "reward", *PLACES}
+
+
 def test_user_rewards_only_where_the_operator_allows_them(make):
     service = make(rewards=("math:fsum",))
     assert submit(service, reward="math:fsum").status_code == 202
@@ -149,6 +162,7 @@ def test_a_long_body_is_refused_before_it_is_read(make):
         answer = service.http.post("/v1/searches", content=content, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413 and "longer than 2048 bytes" in answer.json()["detail"]
     assert submit(service).status_code == 202
+    assert service.http.request("GET", "/v1/models", content=b" " * 4096).status_code == 200  # nobody reads it
 
 
 def test_a_full_queue_says_when_to_come_again(make):

@@ -15,7 +15,7 @@ PROMPT = "a red circle left of a blue square"
 
 def test_both_clients_have_the_same_methods():
     def methods(kind):
-        public = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+        public = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
         return {name: list(inspect.signature(value).parameters) for name, value in public.items()}
 
     assert methods(Client) == methods(AsyncClient)
@@ -55,8 +55,13 @@ def test_the_async_client_does_the_same(live, held):
         async with AsyncClient() as client:
             jobs = await asyncio.gather(*(client.submit(PROMPT, SearchConfig(seed=seed)) for seed in range(5)))
             seen = []
-            asyncio.get_running_loop().call_later(0.1, held.go.set)
-            ended = await asyncio.gather(*(client.wait(job.id, seen.append) for job in jobs))
+
+            def on_event(event):
+                seen.append(event)
+                if event.name == "progress":
+                    held.go.set()  # they cannot end before this
+
+            ended = await asyncio.gather(*(client.wait(job.id, on_event) for job in jobs))
             listed = [job.id async for job in client.jobs("done", limit=4)]
             again = await client.extend(jobs[0].id, 30)
             await client.wait(again.id)

@@ -44,6 +44,23 @@ def test_a_cancelled_job_keeps_what_it_has_found(runner, searcher, tmp_path):
     assert ended.status == "cancelled" and ended.result["images"] and ended.result["ledger"]["nfe"] < 100
 
 
+@pytest.mark.parametrize(("algorithm", "cancels", "goes_on"), [("best-of-n", True, True), ("psp", True, False), ("best-of-n", False, False)])
+def test_only_what_was_stopped_goes_on_in_its_directory(runner, searcher, tmp_path, monkeypatch, algorithm, cancels, goes_on):
+    """`mcts-ray down` stops searches as a client does; psp could not take the budget that may have come since."""
+    seen = []
+
+    def on_progress(progress):
+        seen.append(runner.goes_on(tmp_path / "run"))
+        if cancels and progress.images:
+            raise Cancelled
+
+    monkeypatch.setattr(type(searcher), "resume", lambda *arguments: None, raising=False)
+    request = SearchRequest(prompt="a cat", model=searcher.model, algorithm=algorithm, **{**CONFIG, "in_flight": 1})
+    assert not runner.goes_on(tmp_path / "run")
+    runner.run(request, tmp_path / "run", on_progress)
+    assert all(seen) and runner.goes_on(tmp_path / "run") == goes_on
+
+
 @pytest.mark.parametrize(("algorithm", "takes"), [("best-of-n", True), ("psp", False)])
 def test_a_running_job_takes_more_budget_and_its_journal_says_so(runner, searcher, tmp_path, algorithm, takes):
     seen = []

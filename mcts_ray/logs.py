@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object on each line, with the ids of the job, the search and the unit of work that it is about."""
+"""Structured logs: one JSON object on each line, with the ids of the job, the search and the unit of work that it is about.
+
+A search is named with its run directory where it begins; the folder above that is named for its job.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 import sys
 from datetime import datetime, timezone
 
-FIELDS = ("job", "search", "work", "epoch", "attempt", "status", "algorithm", "budget", "jobs", "reason", "error")
+FIELDS = ("job", "search", "run", "work", "epoch", "attempt", "status", "algorithm", "budget", "jobs", "reason", "error")
 
 
 class JsonFormatter(logging.Formatter):
