@@ -19,7 +19,7 @@ from typing import Any
 
 from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
-from mcts_ray.actors.pool import DEATHS, Worker
+from mcts_ray.actors.pool import DEATHS, Finished, Worker
 from mcts_ray.actors.fusing import Fusing
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.spec import TRIES, Actor, Gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class SearcherRunner:
                 del self._out[out]
 
     def goes_on(self, out: Path) -> bool:
-        return (out / "journal.jsonl").is_file() and not (out / "report.html").is_file()
+        return _unfinished(out)
 
     def extend(self, out: Path, nfe: int) -> bool:
         model, search = self._out.get(out), _search_id(out)
