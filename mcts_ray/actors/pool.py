@@ -212,3 +212,8 @@ class Worker:
         except spec.DEATHS:
             running = []  # what a dead denoiser had spent is not known
         return [unit.walk.cost for unit in finished] + running
+
+
+def rows(unit: Finished) -> int:
+    """How many latents of a unit are to be scored."""
+    return len(unit.rows)

@@ -19,7 +19,7 @@ from typing import Any
 
 from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
-from mcts_ray.actors.pool import DEATHS, Finished, Worker
+from mcts_ray.actors.pool import DEATHS, Worker, rows
 from mcts_ray.actors.fusing import Fusing
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.spec import TRIES, Actor, Gone
@@ -321,7 +321,7 @@ class TreeManager(Fusing):
 
     async def _score(self, worker: Worker) -> None:
         """Have finished units scored, and tell their outcomes in the order in which they went out."""
-        units = self.session.portion(worker.finished, _latents)
+        units = self.session.portion(worker.finished, rows)
         for key in dict.fromkeys(self.running[unit.work.search].key for unit in units):
             group = [unit for unit in units if self.running[unit.work.search].key == key]
             try:
@@ -354,7 +354,7 @@ class TreeManager(Fusing):
     async def _retire(self, worker: Worker) -> None:
         """Set all clocks; end the searches that would be out of time after the next call, and let go of those that are done."""
         self.session.tick()
-        for job in self.session.overdue(self.session.next_seconds(worker.finished, _latents, worker.step_seconds)):
+        for job in self.session.overdue(self.session.next_seconds(worker.finished, rows, worker.step_seconds)):
             await self._halt(self.running[job.search.id])
         self._release()
 
@@ -395,8 +395,3 @@ class TreeManager(Fusing):
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
-
-
-def _latents(unit: Finished) -> int:
-    """How many latents of a unit are to be scored."""
-    return len(unit.rows)
