@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -160,7 +161,7 @@ class RayBackend:
         """Ray restarts it when its process dies; it then goes on by itself with what is in the folder."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         manager = ray.remote(TreeManager).options(num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here)
-        return manager.remote(*self._pool, str(self._folder))
+        return manager.remote(cloudpickle.dumps(self._pool), str(self._folder))  # Ray warns of handles among what a restart needs
 
     def _spooled(self, task: Task) -> Task:
         """A search that nobody wants written down, with a journal for the manager's sake."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import pickle
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -40,11 +41,12 @@ SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, 
 class TreeManager(Fusing):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
-    Every call may be repeated. folder: where orders are kept for a restart.
+    Every call may be repeated. pickled: pairs of a denoiser and its reward, and the fusion actor. folder: of orders, for a restart.
     """
 
-    def __init__(self, pool: Sequence[tuple[Actor, Actor]], fusion: Actor, folder: str | None = None) -> None:
+    def __init__(self, pickled: bytes, folder: str | None = None) -> None:
         logs.set_up()  # here, since nothing else runs in its process
+        pool, fusion = pickle.loads(pickled)
         self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
         self.fusion = fusion
         self.archive = Archive(folder)

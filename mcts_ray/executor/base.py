@@ -112,7 +112,7 @@ class Job:
 
         `batch_size`: of the engine it had. ValueError if the journal is not that of this search, or it cannot spend more.
         """
-        records = effective(records)
+        records = effective(records, self.search.id)
         replay(self.search, records, self._replayed)
         self._released()
         self.search.transitions()  # a trainer has had them

@@ -56,10 +56,18 @@ def resumed(search: str) -> dict:
     return {"type": "resume", "search": search}
 
 
-def effective(records: Sequence[dict]) -> list[dict]:
-    """The records without the halts after which the search was resumed."""
+def effective(records: Sequence[dict], search: str) -> list[dict]:
+    """The records without the halts after which the search was resumed, under the id that the search has now."""
     last = max((place for place, record in enumerate(records) if record["type"] == "resume"), default=0)
-    return [record for place, record in enumerate(records) if record["type"] != "halt" or place > last]
+    return [_moved(record, search) for place, record in enumerate(records) if record["type"] != "halt" or place > last]
+
+
+def _moved(record: dict, search: str) -> dict:
+    """A record of a search under another id, which the ids of its units begin with."""
+    if "work" not in record:
+        return record
+    moved = {**record, "work": f"{search}/{record['work'].partition('/')[2]}"}
+    return {**moved, "search": search} if "search" in record else moved
 
 
 def outcome_of(record: dict) -> Outcome:
