@@ -64,7 +64,8 @@ def _cell(design: Design, searcher: Searcher, gold: Reward, arm: Arm, place: tup
 def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
     """What is kept of one search. `busy_seconds`: its share of denoising, decoding and rewarding, whoever ran beside it.
 
-    An oracle arm has seen gold and no guide, so its guide is not known. `passed` is known for the verifier alone.
+    An oracle arm has seen gold and no guide, so its guide is not known. `passed` is known for the verifier alone. A search
+    that prunes has its counts too.
     """
     returned = list(zip(result.candidates, result.images))[: design.images]
     images = dict(zip((c.node for c in result.candidates), result.images))
@@ -86,6 +87,7 @@ def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
         "model_forwards": result.ledger.model_forwards,
         "busy_seconds": result.ledger.denoiser_seconds + result.scoring_seconds,
         "failed_units": len(result.errors),
+        **{f"pruning_{what}": count for what, count in result.pruning.items()},
         "curve": [[c.nfe, None if arm.oracle else c.reward, golds[c.node]] for c in records],
     }
 
