@@ -18,6 +18,7 @@ import numpy as np
 from mcts_ray.compare.design import Arm, Design
 from mcts_ray.compare.figures import best_of, best_of_each, within_sd
 from mcts_ray.compare.run import Report, judged
+from mcts_ray.report.share import make_all, replacing
 from mcts_ray.request import slug
 from mcts_ray.reward import Reward
 from mcts_ray.searcher import Searcher
@@ -94,15 +95,20 @@ def best_policy(validation: list[Pool], budgets: list[int]) -> str:
 
 def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report) -> Pool:
     config = design.pool_config(policy)
-    scores = []
+    groups: dict[Path, tuple[int, list[str]]] = {}
     for at in range(0, len(texts), GROUP):
         group = texts[at : at + GROUP]
         key = _key([design.weights, design.dtype, config.model_dump(mode="json", exclude_defaults=True), group])
-        path = folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"
-        if not path.exists():
-            _save(path, images=_sample(searcher, group, config))
-            report(f"pool of {label}, {policy.label}: {at + len(group)} of {len(texts)} prompts")
-        scores.append(_scores(path, group, guide, gold, _key([design.reward, design.gold, design.reward_weights])))
+        groups[folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"] = (at, group)
+
+    def draw(path: Path) -> None:
+        at, group = groups[path]
+        _save(path, images=_sample(searcher, group, config))
+        report(f"pool of {label}, {policy.label}: {at + len(group)} of {len(texts)} prompts")
+
+    make_all(dict.fromkeys(groups, draw), folder / ".lock", report)
+    scored = _key([design.reward, design.gold, design.reward_weights])
+    scores = [_scores(path, group, guide, gold, scored) for path, (_, group) in groups.items()]
     guide_PN, gold_PN = (np.concatenate(part) for part in zip(*scores))
     return Pool(policy.label, config.trajectory_nfe, guide_PN, gold_PN)
 
@@ -140,7 +146,5 @@ def _key(value) -> str:
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)

@@ -17,6 +17,7 @@ from mcts_ray.compare.figures import known_interval, multiplier
 from mcts_ray.compare.judge import DIVERSITY, VERIFIER
 from mcts_ray.compare.pool import Pool, best_policy
 from mcts_ray.compare.run import Row
+from mcts_ray.report.share import replacing
 from mcts_ray.tree.prune import COUNTS
 
 SCORES = ("gold", "passed", "guide")
@@ -170,9 +171,7 @@ def anytime(rows: Sequence[Row], budget: int, points: int = 40) -> list[list[flo
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """rows.csv: one line for each search."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, (*COLUMNS, *_counted(rows)), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
