@@ -96,7 +96,8 @@ class Design:
                 config = self.config(arm, times, 0)
                 if arm.oracle and (config.scores_in_engine or config.jump == "ige"):
                     raise ValueError(
-                        f"arm {arm.label}: its steps follow a network that has learned the guide, which no oracle replaces; leave --oracle out"
+                        f"arm {arm.label}: its steps follow a network that has learned the guide, which no oracle replaces; "
+                        "leave --oracle out"
                     )
         for policy in self.policies:
             self.pool_config(policy)

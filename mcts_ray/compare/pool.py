@@ -93,7 +93,9 @@ def best_policy(validation: list[Pool], budgets: list[int]) -> str:
     return validation[int(np.argmax(values))].policy
 
 
-def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report) -> Pool:
+def _pool(
+    design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report
+) -> Pool:
     config = design.pool_config(policy)
     groups: dict[Path, tuple[int, list[str]]] = {}
     for at in range(0, len(texts), GROUP):

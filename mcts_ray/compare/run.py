@@ -51,7 +51,9 @@ def run(design: Design, searcher: Searcher, gold: Reward, out: Path, report: Rep
     return [row for path in groups for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def _group(design: Design, searcher: Searcher, gold: Reward, arm: Arm, place: tuple[str, int, int, int], report: Report, path: Path) -> None:
+def _group(
+    design: Design, searcher: Searcher, gold: Reward, arm: Arm, place: tuple[str, int, int, int], report: Report, path: Path
+) -> None:
     """One group of prompts by one arm, budget and seed."""
     name, times, seed, at = place
     texts = design.sets[name]

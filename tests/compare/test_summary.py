@@ -19,7 +19,8 @@ POOLS = [Pool("k=1", 10, GUIDE_PN, GUIDE_PN), Pool("k=2", 5, GUIDE_PN, GUIDE_PN 
 def _row(arm, prompt, seed, gold):
     costs = {"nfe": 80, "decodes": 8, "model_forwards": 160, "busy_seconds": 1.0, "failed_units": 0}
     scores = {"guide": gold, "gold": gold, "passed": 0.0, "diversity": None}
-    return {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
+    cell = {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt}
+    return {**cell, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
 
 
 def _design(*arms):
