@@ -18,7 +18,6 @@ from mcts_ray.train_commands import train
 UsageError = typer.BadParameter.__base__
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that reaches it
 
-
 app = typer.Typer(  # typer's other markup swallows what is in brackets, which here are defaults
     name="mcts-ray", rich_markup_mode="markdown", add_completion=False, help="Inference-time search for text-to-image diffusion models."
 )
