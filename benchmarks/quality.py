@@ -100,7 +100,8 @@ def _figures(row: dict) -> dict:
         if "difference" in row:
             figures[f"{what}_difference"] = row["difference"][known]
     figures |= {"nfe": row["nfe"], "decodes": row["decodes"], "seconds": round(row["busy_seconds"], 2)}
-    more = ("difference_sd", "over_best_of_n_first", "over_best_of_n_best", "multiplier_first", "multiplier_best", "reward_error", "pruning")
+    more = ("difference_sd", "over_best_of_n_first", "over_best_of_n_best", "multiplier_first", "multiplier_best")
+    more += ("reward_error", "pruning")
     return figures | {what: row[what] for what in more if what in row}
 
 

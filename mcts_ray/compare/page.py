@@ -62,7 +62,9 @@ def _policies(pool: dict[str, Any] | None) -> str:
     if pool is None:
         return '<p class="key">no pool of finished samples was made, so there are no multipliers (--pool 128)</p>'
     first = pool["policies"][pool["first"]]
-    best = f"the best jump policy on validation prompts is {escape(pool['best'])}" if "best" in pool else "no best jump policy was chosen (--validation FILE)"
+    best = "no best jump policy was chosen (--validation FILE)"
+    if "best" in pool:
+        best = f"the best jump policy on validation prompts is {escape(pool['best'])}"
     sd = f"sd within a prompt: gold {first['sd']['gold']:.3f}, guide {first['sd']['guide']:.3f}"
     return f'<p class="key"><span>{first["samples"]} samples per prompt and policy</span><span>{best}</span><span>{sd}</span></p>'
 

@@ -84,9 +84,9 @@ def key(rows: Sequence[dict[str, Any]], pool: bool) -> str:
     from html import escape
 
     arms = _by_arm(rows)
-    lines = [
-        (f"3px {'dotted' if own[0]['oracle'] else 'solid'} {_colour(number, arms)}", label) for number, (label, own) in enumerate(arms.items())
-    ]
+    lines = []
+    for number, (label, own) in enumerate(arms.items()):
+        lines.append((f"3px {'dotted' if own[0]['oracle'] else 'solid'} {_colour(number, arms)}", label))
     if pool:
         lines.append(("1.5px dashed currentColor", "exact best-of-n of a pool, by jump policy"))
     parts = [f'<span><i style="border-top:{line};width:20px"></i> {escape(label)}</span>' for line, label in lines]
