@@ -61,7 +61,8 @@ def main() -> None:
     args = parser.parse_args()
     arms, times, sets, split, prompts, seeds, pool = STUDIES[args.study]
     if args.full:
-        arms, times, prompts, seeds, pool = list(dict.fromkeys([*arms, *EVERY])), "2,4,8,16", 100, 3, 128
+        own = [arm for arm in arms if "," in arm and arm not in EVERY]  # a name alone is one of EVERY
+        arms, times, prompts, seeds, pool = [*EVERY, *own], "2,4,8,16", 100, 3, 128
     comparison = make_comparison(
         args.arms or arms,
         out=ROOT / "runs" / (args.name or f"quality-{args.study}"),
@@ -99,7 +100,8 @@ def _figures(row: dict) -> dict:
         if "difference" in row:
             figures[f"{what}_difference"] = row["difference"][known]
     figures |= {"nfe": row["nfe"], "decodes": row["decodes"], "seconds": round(row["busy_seconds"], 2)}
-    more = ("difference_sd", "over_best_of_n_first", "over_best_of_n_best", "multiplier_first", "multiplier_best", "reward_error")
+    more = ("difference_sd", "over_best_of_n_first", "over_best_of_n_best", "multiplier_first", "multiplier_best")
+    more += ("reward_error", "pruning")
     return figures | {what: row[what] for what in more if what in row}
 
 

@@ -18,7 +18,9 @@ from mcts_ray.train_commands import train
 UsageError = typer.BadParameter.__base__
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that reaches it
 
-app = typer.Typer(name="mcts-ray", add_completion=False, help="Inference-time search for text-to-image diffusion models.")
+app = typer.Typer(  # typer's other markup swallows what is in brackets, which here are defaults
+    name="mcts-ray", rich_markup_mode="markdown", add_completion=False, help="Inference-time search for text-to-image diffusion models."
+)
 app.add_typer(train, name="train")
 service.register(app)
 
@@ -57,7 +59,7 @@ def search(
     address: Annotated[
         Optional[str], typer.Option(metavar="HOST:PORT", help="Ray cluster. [RAY_ADDRESS, else one on this machine, else a new one]")
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Run directory. [runs/<time>-<prompt>]")] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Run directory. [runs/TIME-PROMPT]")] = None,
     config: Annotated[Optional[Path], typer.Option(metavar="FILE", help="SearchConfig fields in JSON or TOML.")] = None,
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any SearchConfig field.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,

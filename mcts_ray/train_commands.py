@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-train = typer.Typer(help="Train the networks that are shipped with mcts-ray.")
+train = typer.Typer(rich_markup_mode="markdown", help="Train the networks that are shipped with mcts-ray.")
 
 
 @train.callback(invoke_without_command=True)

@@ -39,6 +39,17 @@ def test_version_and_help(mcts_ray):
         assert code == 0 and "Usage: mcts-ray" in out and not err
 
 
+def test_help_says_what_the_defaults_are(mcts_ray, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, defaults in (
+        (["search"], ["[budget // 8]", "[runs/TIME-PROMPT]", "[best-of-n]"]),
+        (["compare"], ["[best-of-n, psp, mcts]", "[k=1, k=2, k=4, jump=ays]", "[0, with --full 128]"]),
+        (["train", "reward"], ["[those of the recipe]"]),
+    ):
+        out = mcts_ray(*command, "--help")[1]
+        assert all(default in out for default in defaults)
+
+
 def test_search_json_is_the_object_of_the_contract(mcts_ray, tiny_folder):
     code, out, err = mcts_ray("search", PROMPT, "--model", tiny_folder, *SMALL, "--images", 2, "--json")
     assert code == 0 and err == ""

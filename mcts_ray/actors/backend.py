@@ -36,6 +36,7 @@ from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
+from mcts_ray.reward.resolve import module_paths
 from mcts_ray.reward.step import absolute
 
 START = 600.0  # seconds that a cluster may take to find room for the actors
@@ -142,10 +143,10 @@ class RayBackend:
     def _start(self) -> None:
         """Make the actors, all at once, and wait for the denoisers to have their place."""
         threads = _threads(self.workers)
-        paths = [os.getcwd()]
+        paths = module_paths()
         model = self.model, self.device, self.dtype, threads
         gpu = self.device == "cuda"
-        denoisers = [Actor(DenoiserWorker, *model, num_cpus=1, num_gpus=int(gpu)) for _ in range(self.workers)]
+        denoisers = [Actor(DenoiserWorker, *model, paths, num_cpus=1, num_gpus=int(gpu)) for _ in range(self.workers)]
         self._actors += denoisers
         places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:
@@ -154,7 +155,7 @@ class RayBackend:
             rewards = [Actor(RewardWorker, *model, (), paths, num_cpus=0)] * self.workers
         fusion = Actor(FusionWorker, num_cpus=0)
         self._actors += [*dict.fromkeys(rewards), fusion]
-        self._pool = list(zip(denoisers, rewards, strict=True)), fusion
+        self._pool = list(zip(denoisers, rewards, strict=True)), fusion, paths
         self._manager = self._make_manager()
 
     def _make_manager(self) -> Any:

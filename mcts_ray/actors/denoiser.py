@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from mcts_ray.actors.spec import fetched
+from mcts_ray.actors.spec import fetched, look_in, users_modules
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.gain.choose import Gains
@@ -61,10 +61,14 @@ class Reborn(RuntimeError):
 
 
 class DenoiserWorker:
-    """Loads a model on first use and runs walks in an engine that `begin` makes; a restarted actor has none."""
+    """Loads a model on first use and runs walks in an engine that `begin` makes; a restarted actor has none.
 
-    def __init__(self, model: Model, device: str, dtype: str, threads: int | None = None) -> None:
+    paths: where a user's reward module may lie.
+    """
+
+    def __init__(self, model: Model, device: str, dtype: str, threads: int | None = None, paths: Sequence[str] = ()) -> None:
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
+        look_in(paths)
         self.generation: int | None = None
         self.engine: Engine | None = None
 
@@ -79,7 +83,8 @@ class DenoiserWorker:
         """The plan of a request, the ids of its searches beginning with `prefix`; ValueError if the model cannot do it."""
         from mcts_ray.executor.plan import make_plan
 
-        return make_plan(self.model.name, self.denoiser, prompts, config, reward, prefix)
+        with users_modules():
+            return make_plan(self.model.name, self.denoiser, prompts, config, reward, prefix)
 
     def begin(self, generation: int, batch_size: int) -> None:
         """An empty engine with this batch size; what was in an older one has been given to others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mcts_ray.actors.spec import Actor, fetched
+from mcts_ray.actors.spec import Actor, fetched, look_in, users_modules
 from mcts_ray.diffusion.resolve import Model
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class RewardWorker:
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        sys.path += [path for path in paths if path not in sys.path]
+        look_in(paths)
         self._scoring: dict[str, Scoring] = {}
         self._named: dict[str, Scoring] = {}
 
@@ -51,7 +50,8 @@ class RewardWorker:
 
         scoring = self._named.get(reward) if isinstance(reward, str) else None
         if scoring is None:
-            scoring = Scoring(self._decoder, resolve_reward(reward, self.device))
+            with users_modules():
+                scoring = Scoring(self._decoder, resolve_reward(reward, self.device))
         if isinstance(reward, str):
             self._named[reward] = scoring
         self._scoring[key] = scoring

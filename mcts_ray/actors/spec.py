@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, GetTimeoutError, ObjectLostError, OutOfMemoryError, RayActorError
+
+from mcts_ray.reward.resolve import NotImportable
 
 PATIENCE = 60.0  # seconds for Ray to restart an actor by itself
 TRIES = 3  # times that a call, or a unit of work, may be lost with the actor that has it, before it has failed
@@ -85,6 +88,23 @@ class Actor:
     def _start(self):
         worker, args, options = self._recipe
         return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options).remote(*args)
+
+
+def look_in(paths: Sequence[str]) -> None:
+    """Have Python look for modules in these folders too, after all others: those where the driver finds the user's own."""
+    sys.path += [path for path in paths if path not in sys.path]
+
+
+@contextlib.contextmanager
+def users_modules() -> Iterator[None]:
+    """ValueError where a module of the user's, which the driver has found, is missing here."""
+    try:
+        yield
+    except NotImportable as error:
+        raise ValueError(
+            f"{error} on node {ray.util.get_node_ip_address()} of the Ray cluster; install it there, or put its folder on the PYTHONPATH "
+            "of `ray start`"
+        ) from None
 
 
 def refs(answer: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.pool import DEATHS, Worker, rows
 from mcts_ray.actors.fusing import Fusing
 from mcts_ray.actors.recovery import Running
-from mcts_ray.actors.spec import TRIES, Actor, Gone
+from mcts_ray.actors.spec import TRIES, Actor, Gone, look_in
 from mcts_ray.actors.trainer import TrainerWorker
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
@@ -41,12 +41,13 @@ SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, 
 class TreeManager(Fusing):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
-    Every call may be repeated. pickled: pairs of a denoiser and its reward, and the fusion actor. folder: of orders, for a restart.
+    Every call may be repeated. pickled: (denoiser, reward) pairs, the fusion actor, folders of modules. folder: of orders, for a restart.
     """
 
     def __init__(self, pickled: bytes, folder: str | None = None) -> None:
         logs.set_up()  # here, since nothing else runs in its process
-        pool, fusion = pickle.loads(pickled)
+        pool, fusion, paths = pickle.loads(pickled)
+        look_in(paths)
         self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
         self.fusion = fusion
         self.archive = Archive(folder)

@@ -27,6 +27,7 @@ from mcts_ray.audit.searches import (
 )
 from mcts_ray.compare.run import judged
 from mcts_ray.executor.backend import Found, Plan, Task
+from mcts_ray.report.share import replacing
 from mcts_ray.reward import Reward
 from mcts_ray.search.base import Search
 from mcts_ray.searcher import Searcher
@@ -222,7 +223,5 @@ def _score(score: float | None, text: str, level: int) -> float:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)

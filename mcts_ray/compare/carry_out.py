@@ -12,12 +12,16 @@ from mcts_ray.compare.run import Report, gold_judge, run
 from mcts_ray.compare.summary import summarise, write_csv
 from mcts_ray.diffusion.device import resolve_device
 from mcts_ray.report.run import versions, write_json
+from mcts_ray.report.share import replacing
 from mcts_ray.reward import resolve_reward
 from mcts_ray.searcher import Searcher
 
 
 def carry_out(comparison: Comparison, report: Report = lambda line: None) -> dict[str, Any]:
-    """Do what is left to do and write the figures of all; returns the summary. Ctrl-C loses the group under way alone."""
+    """Do what is left to do and write the figures of all; returns the summary. Ctrl-C loses the group under way alone.
+
+    Other processes may carry out the same one in the same folder: they share the work.
+    """
     c = comparison
     open_folder(c.design, c.out)
     here = "auto" if c.executor == "ray" and c.device == "cuda" else c.device  # of workers, this machine may have none
@@ -30,7 +34,8 @@ def carry_out(comparison: Comparison, report: Report = lambda line: None) -> dic
     summary = {"design": _head(c.design), "versions": versions(), **summarise(c.design, rows, main, validation)}
     write_csv(c.out / "rows.csv", rows)
     write_json(c.out / "summary.json", summary)
-    (c.out / "page.html").write_text(page(summary), encoding="utf-8")
+    with replacing(c.out / "page.html") as partial:
+        partial.write_text(page(summary), encoding="utf-8")
     return summary
 
 

@@ -17,7 +17,7 @@ from mcts_ray.compare.judge import as_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.settings import ConfigError, make_config, parse_setting
 from mcts_ray.diffusion.resolve import Model
-from mcts_ray.gain.folder import weights
+from mcts_ray.gain.folder import folder_of, weights
 from mcts_ray.report import folder
 from mcts_ray.reward.resolve import weight_files
 from mcts_ray.reward.step import step_weights
@@ -80,7 +80,10 @@ class Design:
         return make_config({"levels": self.levels, **self.settings, **arm.fields, **own}, f"arm {arm.label}: ")
 
     def pool_config(self, policy: Arm) -> SearchConfig:
-        """`pool` independent trajectories of a jump policy; every sample is kept, so the cheapest reward will do."""
+        """`pool` independent trajectories of a jump policy; every sample is kept, so the cheapest reward will do.
+
+        The budget is what they cost at most: what they cost is known once the model is there (`mcts_ray.compare.pool`).
+        """
         fields = {"levels": self.levels, **self.settings, **policy.fields, "algorithm": "best-of-n"}
         cost = make_config(fields, f"policy {policy.label}: ").trajectory_nfe
         count = self.pool or 1
@@ -96,7 +99,8 @@ class Design:
                 config = self.config(arm, times, 0)
                 if arm.oracle and (config.scores_in_engine or config.jump == "ige"):
                     raise ValueError(
-                        f"arm {arm.label}: its steps follow a network that has learned the guide, which no oracle replaces; leave --oracle out"
+                        f"arm {arm.label}: its steps follow a network that has learned the guide, which no oracle replaces; "
+                        "leave --oracle out"
                     )
         for policy in self.policies:
             self.pool_config(policy)
@@ -183,11 +187,18 @@ def reward_key(*rewards: str) -> str:
 
 
 def step_key(design: Design) -> str:
-    """What stands for the networks that score states, or choose jumps, beside the denoiser; nothing where no arm has one."""
-    configs = [design.config(arm, design.times[0], 0) for arm in design.arms]
+    """What stands for the networks that score states, or choose jumps, beside the denoiser, the tables of the latter too; nothing
+    where no arm or policy has one."""
+    configs = configs_of(design)
     used = {(one.step_reward, one.step_model or "scenes") for one in configs if one.scores_in_engine}
-    iges = {weights(one.ige_model or "scenes", one.ige_version)[1] for one in configs if one.jump == "ige"}
-    return "".join([*(digest(step_weights(*pair)) for pair in sorted(used)), *(digest([file]) for file in sorted(iges))])
+    iges = {(one.ige_model or "scenes", one.ige_version) for one in configs if one.jump == "ige"}
+    files = sorted({(weights(*ige)[1], folder_of(ige[0]) / "config.json") for ige in iges})
+    return "".join([*(digest(step_weights(*pair)) for pair in sorted(used)), *map(digest, files)])
+
+
+def configs_of(design: Design) -> list[SearchConfig]:
+    """A search of each arm, and of each jump policy."""
+    return [*(design.config(arm, design.times[0], 0) for arm in design.arms), *map(design.pool_config, design.policies)]
 
 
 def digest(files: Sequence[Path]) -> str:

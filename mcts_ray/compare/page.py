@@ -62,7 +62,9 @@ def _policies(pool: dict[str, Any] | None) -> str:
     if pool is None:
         return '<p class="key">no pool of finished samples was made, so there are no multipliers (--pool 128)</p>'
     first = pool["policies"][pool["first"]]
-    best = f"the best jump policy on validation prompts is {escape(pool['best'])}" if "best" in pool else "no best jump policy was chosen"
+    best = "no best jump policy was chosen (--validation FILE)"
+    if "best" in pool:
+        best = f"the best jump policy on validation prompts is {escape(pool['best'])}"
     sd = f"sd within a prompt: gold {first['sd']['gold']:.3f}, guide {first['sd']['guide']:.3f}"
     return f'<p class="key"><span>{first["samples"]} samples per prompt and policy</span><span>{best}</span><span>{sd}</span></p>'
 
@@ -73,6 +75,7 @@ def _table(rows: list[dict[str, Any]], pool: dict[str, Any] | None) -> str:
         multipliers = [f"compute of best-of-n<small>{escape(pool[what])}{note}</small>" for what, note in _HELD_AGAINST if what in pool]
         columns[4:4] = ["in sd", *multipliers]
     columns += [what.replace("_", " ") for what in _ERRORS if any(what in row for row in rows)]
+    columns += ["pruning"] if any("pruning" in row for row in rows) else []
     head = "".join(f"<th>{column}</th>" for column in columns)
     body, last = [], None
     for row in rows:
@@ -94,7 +97,8 @@ def _cells(row: dict[str, Any], pool: dict[str, Any] | None, columns: list[str])
     cells += [_interval(row["passed"], ".2f"), _interval(row["guide"])]
     cells += [f"{row['nfe']:.0f}", f"{row['decodes']:.1f}", f"{row['model_forwards']:.0f}", f"{row['busy_seconds']:.2f}"]
     cells.append(_interval(row["diversity"]))
-    return cells + [_interval(row.get(what), "+.3f") for what in _ERRORS if what.replace("_", " ") in columns]
+    cells += [_interval(row.get(what), "+.3f") for what in _ERRORS if what.replace("_", " ") in columns]
+    return cells + [_counts(row.get("pruning", {}))] if "pruning" in columns else cells
 
 
 def _interval(value: list[float] | None, form: str = ".3f") -> str:
@@ -106,6 +110,11 @@ def _interval(value: list[float] | None, form: str = ".3f") -> str:
 
 def _multiplier(value: dict[str, Any] | None) -> str:
     return f"{escape(value['text'])} ×<small>{escape(value['low'])} … {escape(value['high'])}</small>" if value else ""
+
+
+def _counts(pruning: dict[str, float]) -> str:
+    """Counts of pruning, those that are not zero; a dash where all are."""
+    return ", ".join(f"{what} {count:.3g}" for what, count in pruning.items() if count) or ("–" if pruning else "")
 
 
 def _notes(summary: dict[str, Any]) -> str:

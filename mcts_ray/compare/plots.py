@@ -46,7 +46,8 @@ def against_cost(rows: Sequence[dict[str, Any]], what: str, cost: str, pool: dic
                 continue
             x, mean, low, high = zip(*points)
             error = [[m - a for m, a in zip(mean, low)], [b - m for m, b in zip(mean, high)]]
-            shift = [v * 1.012 ** (number - (len(arms) - 1) / 2) if cost == "nfe" else v for v in x]  # so that intervals do not hide each other
+            aside = 1.012 ** (number - (len(arms) - 1) / 2) if cost == "nfe" else 1.0  # so that intervals do not hide each other
+            shift = [v * aside for v in x]
             style = {"ls": ":", "marker": "D", "ms": 4} if own[0]["oracle"] else {"ls": "-", "marker": "o", "ms": 5}
             axis.errorbar(shift, mean, error, color=_colour(number, arms), capsize=2.5, lw=1.4, elinewidth=1, **style)
         for number, (label, n, means) in enumerate(_pool_lines(pool)):
@@ -83,12 +84,12 @@ def key(rows: Sequence[dict[str, Any]], pool: bool) -> str:
     from html import escape
 
     arms = _by_arm(rows)
-    parts = [
-        f'<span><i style="border-top:3px {"dotted" if own[0]["oracle"] else "solid"} {_colour(number, arms)};width:20px"></i> {escape(label)}</span>'
-        for number, (label, own) in enumerate(arms.items())
-    ]
+    lines = []
+    for number, (label, own) in enumerate(arms.items()):
+        lines.append((f"3px {'dotted' if own[0]['oracle'] else 'solid'} {_colour(number, arms)}", label))
     if pool:
-        parts.append('<span><i style="border-top:1.5px dashed currentColor;width:20px"></i> exact best-of-n of a pool, by jump policy</span>')
+        lines.append(("1.5px dashed currentColor", "exact best-of-n of a pool, by jump policy"))
+    parts = [f'<span><i style="border-top:{line};width:20px"></i> {escape(label)}</span>' for line, label in lines]
     return f'<p class="key">{"".join(parts)}</p>'
 
 

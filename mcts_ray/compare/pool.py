@@ -18,6 +18,8 @@ import numpy as np
 from mcts_ray.compare.design import Arm, Design
 from mcts_ray.compare.figures import best_of, best_of_each, within_sd
 from mcts_ray.compare.run import Report, judged
+from mcts_ray.config import SearchConfig
+from mcts_ray.report.share import make_all, replacing
 from mcts_ray.request import slug
 from mcts_ray.reward import Reward
 from mcts_ray.searcher import Searcher
@@ -92,27 +94,43 @@ def best_policy(validation: list[Pool], budgets: list[int]) -> str:
     return validation[int(np.argmax(values))].policy
 
 
-def _pool(design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report) -> Pool:
-    config = design.pool_config(policy)
-    scores = []
+def _pool(
+    design: Design, searcher: Searcher, guide: Reward, gold: Reward, folder: Path, label: str, texts: list[str], policy: Arm, report: Report
+) -> Pool:
+    config, cost = _exact(design, searcher, texts[0], policy)
+    groups: dict[Path, tuple[int, list[str]]] = {}
     for at in range(0, len(texts), GROUP):
         group = texts[at : at + GROUP]
         key = _key([design.weights, design.dtype, config.model_dump(mode="json", exclude_defaults=True), group])
-        path = folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"
-        if not path.exists():
-            _save(path, images=_sample(searcher, group, config))
-            report(f"pool of {label}, {policy.label}: {at + len(group)} of {len(texts)} prompts")
-        scores.append(_scores(path, group, guide, gold, _key([design.reward, design.gold, design.reward_weights])))
+        groups[folder / f"{label}-{slug(policy.label)}-{at}-{key}.npz"] = (at, group)
+
+    def draw(path: Path) -> None:
+        at, group = groups[path]
+        _save(path, images=_sample(searcher, group, config))
+        report(f"pool of {label}, {policy.label}: {at + len(group)} of {len(texts)} prompts")
+
+    make_all(dict.fromkeys(groups, draw), folder / ".lock", report)
+    scored = _key([design.reward, design.gold, design.reward_weights])
+    scores = [_scores(path, group, guide, gold, scored) for path, (_, group) in groups.items()]
     guide_PN, gold_PN = (np.concatenate(part) for part in zip(*scores))
-    return Pool(policy.label, config.trajectory_nfe, guide_PN, gold_PN)
+    return Pool(policy.label, cost, guide_PN, gold_PN)
 
 
-def _sample(searcher: Searcher, texts: list[str], config) -> np.ndarray:
+def _exact(design: Design, searcher: Searcher, text: str, policy: Arm) -> tuple[SearchConfig, int]:
+    """The search of a pool whose budget pays for its samples and no more, with the jumps of an IGE's table; and NFE of a sample."""
+    config = design.pool_config(policy)
+    plan = searcher.backend.plan([text], config, None)
+    cost = plan.searches[0].trajectory_nfe
+    return config.model_copy(update={"budget": design.pool * cost, "jump_table": plan.config.jump_table}), cost
+
+
+def _sample(searcher: Searcher, texts: list[str], config: SearchConfig) -> np.ndarray:
     """Images uint8 (P, N, H, W, 3) in the order in which they were drawn; a failed sample ends the run."""
     images = []
     for result in searcher.many(texts, config):
         if result.errors:
             raise RuntimeError(f"a sample of the pool failed: {result.errors[0]}")
+        assert len(result.finished) == len(result.images) == config.images, "the best of more samples were no fair ones"
         order = np.argsort([c.nfe for c in result.candidates], kind="stable")  # not best first
         images.append(np.stack([np.asarray(result.images[i]) for i in order]))
     return np.stack(images)
@@ -140,7 +158,5 @@ def _key(value) -> str:
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)

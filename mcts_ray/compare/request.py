@@ -19,6 +19,7 @@ from mcts_ray.compare.design import (
     POLICIES,
     Design,
     check_folder,
+    configs_of,
     every_arm,
     model_key,
     parse_arm,
@@ -126,9 +127,9 @@ def make_comparison(
 def _resolved(design: Design, out: Path, pools: Path | None, device, executor, workers, address) -> Comparison:
     """The second half: what needs files or the network."""
     design.check()
-    for arm in design.arms:
-        check_step_model(design.model, design.config(arm, design.times[0], 0))
-        check_ige(design.model, design.config(arm, design.times[0], 0))
+    for config in configs_of(design):
+        check_step_model(design.model, config)
+        check_ige(design.model, config)
     for texts in (*design.sets.values(), *design.validation.values()):
         scenes = any(needs_scenes(design.model, reward) for reward in (design.reward, design.gold) if reward != VERIFIER)
         check_prompts(texts, scenes or design.gold == VERIFIER)

@@ -1,4 +1,5 @@
-"""Carry out a design: every cell in groups of prompts, each kept as JSON when it ends, so that a second call goes on.
+"""Carry out a design: every cell in groups of prompts, each kept as JSON when it ends, so that a second call goes on,
+or one beside the first takes a part.
 
     groups/SET-ARM-TIMESx-SEED-AT.json    a row for each search of a group
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from mcts_ray.compare.design import Arm, Design
 from mcts_ray.compare.judge import VERIFIER, as_reward, diversity
 from mcts_ray.report.run import write_json
+from mcts_ray.report.share import make_all
 from mcts_ray.request import slug
 from mcts_ray.result import SearchResult
 from mcts_ray.reward import Reward, resolve_reward
@@ -35,36 +38,37 @@ def gold_judge(design: Design, device: str = "cpu") -> Reward:
 
 def run(design: Design, searcher: Searcher, gold: Reward, out: Path, report: Report = lambda line: None) -> list[Row]:
     """The rows of all searches; those of groups that are there already are read. Seeds are outermost, then budgets."""
-    rows: list[Row] = []
+    groups: dict[Path, Callable[[Path], None]] = {}
     for seed in range(design.seeds):
         for times in design.times:
-            for name in design.sets:
+            for name, texts in design.sets.items():
                 for number, arm in enumerate(design.arms):
                     label = f"{slug(name)}-{number:02d}-{slug(arm.label)}-{times}x-{seed}"
-                    rows += _cell(design, searcher, gold, arm, (name, times, seed), out / "groups" / label, report)
-    return rows
+                    for at in range(0, len(texts), design.group):
+                        make = partial(_group, design, searcher, gold, arm, (name, times, seed, at), report)
+                        groups[out / "groups" / f"{label}-{at}.json"] = make
+    make_all(groups, out / ".lock", report)
+    return [row for path in groups for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def _cell(design: Design, searcher: Searcher, gold: Reward, arm: Arm, place: tuple[str, int, int], stem: Path, report: Report) -> list[Row]:
-    """All prompts of one set by one arm, budget and seed."""
-    name, times, seed = place
-    texts, rows = design.sets[name], []
-    for at in range(0, len(texts), design.group):
-        path = stem.with_name(f"{stem.name}-{at}.json")
-        if not path.exists():
-            results = searcher.many(texts[at : at + design.group], design.config(arm, times, seed))
-            cell = {"set": name, "arm": arm.label, "times": times, "seed": seed}
-            found = [{**cell, "prompt": at + i, **row_of(r, gold, design, arm)} for i, r in enumerate(results)]
-            write_json(path, found)
-            report(f"{name}, {arm.label}, {times}x, seed {seed}: {at + len(found)} of {len(texts)} prompts")
-        rows += json.loads(path.read_text(encoding="utf-8"))
-    return rows
+def _group(
+    design: Design, searcher: Searcher, gold: Reward, arm: Arm, place: tuple[str, int, int, int], report: Report, path: Path
+) -> None:
+    """One group of prompts by one arm, budget and seed."""
+    name, times, seed, at = place
+    texts = design.sets[name]
+    results = searcher.many(texts[at : at + design.group], design.config(arm, times, seed))
+    cell = {"set": name, "arm": arm.label, "times": times, "seed": seed}
+    found = [{**cell, "prompt": at + i, **row_of(r, gold, design, arm)} for i, r in enumerate(results)]
+    write_json(path, found)
+    report(f"{name}, {arm.label}, {times}x, seed {seed}: {at + len(found)} of {len(texts)} prompts")
 
 
 def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
     """What is kept of one search. `busy_seconds`: its share of denoising, decoding and rewarding, whoever ran beside it.
 
-    An oracle arm has seen gold and no guide, so its guide is not known. `passed` is known for the verifier alone.
+    An oracle arm has seen gold and no guide, so its guide is not known. `passed` is known for the verifier alone. A search
+    that prunes has its counts too.
     """
     returned = list(zip(result.candidates, result.images))[: design.images]
     images = dict(zip((c.node for c in result.candidates), result.images))
@@ -86,6 +90,7 @@ def row_of(result: SearchResult, gold: Reward, design: Design, arm: Arm) -> Row:
         "model_forwards": result.ledger.model_forwards,
         "busy_seconds": result.ledger.denoiser_seconds + result.scoring_seconds,
         "failed_units": len(result.errors),
+        **{f"pruning_{what}": count for what, count in result.pruning.items()},
         "curve": [[c.nfe, None if arm.oracle else c.reward, golds[c.node]] for c in records],
     }
 

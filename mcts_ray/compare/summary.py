@@ -17,10 +17,13 @@ from mcts_ray.compare.figures import known_interval, multiplier
 from mcts_ray.compare.judge import DIVERSITY, VERIFIER
 from mcts_ray.compare.pool import Pool, best_policy
 from mcts_ray.compare.run import Row
+from mcts_ray.report.share import replacing
+from mcts_ray.tree.prune import COUNTS
 
 SCORES = ("gold", "passed", "guide")
 COSTS = ("nfe", "decodes", "model_forwards", "busy_seconds", "failed_units")
 COLUMNS = ("set", "arm", "times", "seed", "prompt", "text", *SCORES, *COSTS, "diversity")
+PRUNING = tuple(f"pruning_{what}" for what in (*COUNTS, "retired"))  # columns more, of those that any search has
 MEANING = {
     "interval": "[mean, low, high], 95 % bootstrap over prompts, seeds averaged within a prompt",
     "gold": "held-out judge of the returned best image",
@@ -34,6 +37,8 @@ MEANING = {
     "search_error": "highest gold there is (1 for the verifier, else the best sample of the first pool) minus that: lost to the search",
     "busy_seconds": "a search's share of denoising, decoding and rewarding; wall time is shared by many searches",
     "failed_units": "units of work that failed, per search",
+    "pruning": "counts per search: nodes pruned (in all, by statistical bounds, in stages), nodes and jumps left out by predicted gain, "
+    "nodes revived, states evicted and remade, particles retired after a fusion",
     "curve": "best image so far over NFE that were booked when it came; what is still in flight is not booked yet",
     "diversity": DIVERSITY + ", of the returned images",
 }
@@ -95,6 +100,8 @@ def _cell(design: Design, arm: Arm, times: int, cells: dict[str, list[Row]], ref
     row["searches"], row["without_image"] = len(rows), sum(r["gold"] is None for r in rows)
     row |= {what: known_interval(mean_P[what]) for what in (*SCORES, "diversity")}
     row |= {what: round(float(np.nanmean(mean_P[what])), 3) for what in COSTS}
+    if counts := _counted(rows):
+        row["pruning"] = {what.removeprefix("pruning_"): round(float(np.nanmean(per_prompt(rows, what, prompts))), 3) for what in counts}
     base = cells[design.arms[0].label]
     if base is not rows:
         row["difference"] = {what: known_interval(mean_P[what] - per_prompt(base, what, prompts)) for what in SCORES}
@@ -107,6 +114,11 @@ def _cell(design: Design, arm: Arm, times: int, cells: dict[str, list[Row]], ref
         row |= _errors(design, mean_P["gold"], per_prompt(oracle, "gold", prompts), references.get("first"))
     row["curve"] = anytime(rows, times * design.levels)
     return row
+
+
+def _counted(rows: Sequence[Row]) -> list[str]:
+    """The columns of `PRUNING` that there are."""
+    return [what for what in PRUNING if any(what in row for row in rows)]
 
 
 def _errors(design: Design, gold_P: np.ndarray, oracle_P: np.ndarray, pool: Pool | None) -> dict[str, Any]:
@@ -134,7 +146,7 @@ def per_prompt(rows: Sequence[Row], what: str, prompts: int) -> np.ndarray:
     """Means over the seeds that have a value (P,); NaN where none has."""
     values: list[list[float]] = [[] for _ in range(prompts)]
     for row in rows:
-        if row[what] is not None:
+        if row.get(what) is not None:
             values[row["prompt"]].append(row[what])
     return np.array([np.mean(v) if v else np.nan for v in values], float)
 
@@ -159,9 +171,7 @@ def anytime(rows: Sequence[Row], budget: int, points: int = 40) -> list[list[flo
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """rows.csv: one line for each search."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*COLUMNS, *_counted(rows)), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)

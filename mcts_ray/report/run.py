@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mcts_ray import __version__
 from mcts_ray.report.html import report
+from mcts_ray.report.share import replacing
 from mcts_ray.executor.base import Job
 from mcts_ray.executor.record import PATIENCE, hold, read_journal, write_line
 from mcts_ray.search.base import Search
@@ -219,6 +220,5 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file at once, so that no reader ever sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

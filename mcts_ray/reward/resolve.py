@@ -58,6 +58,10 @@ REWARDS: dict[str, Named] = {
 }
 
 
+class NotImportable(ValueError):
+    """A user's module that cannot be imported in this process."""
+
+
 @dataclass(frozen=True)
 class Term:
     """One summand: a name of `REWARDS` or `module:function`, its weight (None: the reward as it is), where its weights lie."""
@@ -88,6 +92,12 @@ def find_weights(reward: str | ImageReward) -> None:
     for term in parse_reward(reward) if isinstance(reward, str) else ():
         if term.name in REWARDS and REWARDS[term.name].find:
             REWARDS[term.name].find(term.source)
+
+
+def module_paths() -> list[str]:
+    """Where modules are that an actor on this machine cannot know of: the working directory and PYTHONPATH."""
+    folders = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return list(dict.fromkeys(map(os.path.abspath, folders)))
 
 
 def with_absolute_folders(reward: str | ImageReward) -> str | ImageReward:
@@ -163,7 +173,7 @@ def _function(name: str) -> ImageReward:
     try:
         module = import_module(module_name)
     except Exception as error:  # importing a user's module may raise anything
-        raise ValueError(f"reward {name!r}: module {module_name!r} cannot be imported ({error})") from error
+        raise NotImportable(f"reward {name!r}: module {module_name!r} cannot be imported ({error})") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ValueError(f"reward {name!r}: module {module_name!r} has no function {attribute!r} (images, prompts) -> scores")

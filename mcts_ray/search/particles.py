@@ -58,7 +58,8 @@ class Particles(Rounds):
 
     particles: K, and whole runs follow each other while the budget lasts; None: one run with as many as it pays for.
     strength: lambda. tempering: gamma. score_at: shares of a trajectory's calls. ess: resample only if the effective size is below
-    this share of K; None: always. `population`: the particles of the last run with their weights.
+    this share of K; None: always. `population`: the particles of the last run with their weights. Where decodes are too few to check
+    one particle, trajectories go without checks.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class Particles(Rounds):
 
     def _script(self) -> Script:
         cost = self.trajectory_nfe, self.decodes(1, len(self.parts) - 1)
+        if not self.pays_for(*cost):
+            yield [self.walk(None, self.path) for _ in range(self.pays_for(self.trajectory_nfe, 1))]
         while size := min(self.size or math.inf, self.pays_for(*cost)):
             yield from self._run(size)
 

@@ -10,7 +10,7 @@ from mcts_ray import Searcher, cli
 from mcts_ray.compare.design import parse_arm
 from mcts_ray.compare.request import make_comparison
 
-ARMS = ["--arm", "best-of-n", "--arm", "psp", "--arm", "mcts,phi=0.4"]
+ARMS = ["--arm", "best-of-n", "--arm", "psp", "--arm", "mcts,prune=statistical"]
 SMALL = ["--executor", "local", "--levels", 4, "--times", "2,3", "--count", 2, "--json"]
 
 
@@ -39,7 +39,7 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
     assert code == 0, err
     found = json.loads(out)
     rows = found["sets"]["prompts"]["rows"]
-    labels = ["best-of-n", "psp", "mcts,phi=0.4"]
+    labels = ["best-of-n", "psp", "mcts,prune=statistical"]
     assert [row["arm"] for row in rows[:6]] == [*labels, *(f"{label} (oracle)" for label in labels)]
     plain = rows[0]
     assert (plain["budget"], plain["nfe"], plain["searches"]) == (8, 8, 2) and plain["passed"] is None
@@ -48,6 +48,7 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
     assert plain["search_error"][0] >= 0 and "search_error" not in rows[3]  # four samples of the pool hold the two of the search
     with open("c/rows.csv", newline="") as file:
         lines = list(csv.DictReader(file))
+    assert [(line["pruning_pruned"] != "") for line in lines if line["seed"] == "0"] == [line["arm"].startswith("mcts") for line in lines]
     assert len(lines) == 6 * 2 * 2 and {line["text"] for line in lines} == {"a photo of a bench", "a photo of two clocks"}
     page = Path("c/page.html").read_text()
     assert page.count("<svg") == 5 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "").replace("http://purl", "").replace("http://creative", "").replace("https://matplotlib", "")

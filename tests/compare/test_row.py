@@ -15,12 +15,12 @@ DESIGN = Design((parse_arm("psp"),), (2,), 1, 4, {"made": ["a ring"]}, "scenes",
 BRIGHT = Reward("bright", lambda images, prompts: [float(image.mean()) for image in images])
 
 
-def _result(brightness, lost=()):
+def _result(brightness, lost=(), pruning={}):
     """Images finished in this order, each brighter to the guide than the last; those in `lost` have no image any more."""
     finished = [Candidate(f"n{i}", float(i), 4 * (i + 1), 0.0) for i in range(len(brightness))]
     kept = [c for c in reversed(finished) if c.node not in lost]
     images = [Image.new("RGB", (4, 4), (brightness[int(c.reward)],) * 3) for c in kept]
-    found = dict(prompt="a ring", candidates=kept, images=images, finished=tuple(finished), errors=())
+    found = dict(prompt="a ring", candidates=kept, images=images, finished=tuple(finished), errors=(), pruning=pruning)
     return SimpleNamespace(**found, best=kept[0], ledger=Ledger(), scoring_seconds=0.0)
 
 
@@ -39,3 +39,9 @@ def test_an_image_that_was_lost_leaves_a_gap_in_the_curve():
 def test_diversity_is_zero_for_equal_images():
     assert row_of(_result([30, 30]), BRIGHT, DESIGN, DESIGN.arms[0])["diversity"] == 0
     assert np.isclose(row_of(_result([0, 255]), BRIGHT, DESIGN, DESIGN.arms[0])["diversity"], 1)
+
+
+def test_a_search_that_prunes_has_its_counts():
+    row = row_of(_result([30], pruning={"pruned": 3, "retired": 1}), BRIGHT, DESIGN, DESIGN.arms[0])
+    assert (row["pruning_pruned"], row["pruning_retired"]) == (3, 1)
+    assert not any(name.startswith("pruning") for name in row_of(_result([30]), BRIGHT, DESIGN, DESIGN.arms[0]))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mcts_ray.compare.design import Design, parse_arm, parse_policy, with_oracles
+from mcts_ray.compare.page import page
 from mcts_ray.compare.pool import Pool, best_policy
-from mcts_ray.compare.summary import anytime, per_prompt, summarise
+from mcts_ray.compare.summary import anytime, per_prompt, summarise, write_csv
 
 RNG = np.random.default_rng(0)
 PROMPTS = 30
@@ -18,7 +19,8 @@ POOLS = [Pool("k=1", 10, GUIDE_PN, GUIDE_PN), Pool("k=2", 5, GUIDE_PN, GUIDE_PN 
 def _row(arm, prompt, seed, gold):
     costs = {"nfe": 80, "decodes": 8, "model_forwards": 160, "busy_seconds": 1.0, "failed_units": 0}
     scores = {"guide": gold, "gold": gold, "passed": 0.0, "diversity": None}
-    return {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
+    cell = {"set": "made", "arm": arm, "times": 8, "seed": seed, "prompt": prompt}
+    return {**cell, **scores, **costs, "curve": [[10, 0.1, 0.1], [80, gold, gold]]}
 
 
 def _design(*arms):
@@ -68,3 +70,22 @@ def test_lost_gold_is_split_into_errors_of_the_search_and_of_the_guide(gold, hig
     assert plain["reward_error"][0] == pytest.approx(0.5) and "reward_error" not in oracle
     lost = (highest_P - 0.2).mean()
     assert plain["reward_error"][0] + plain["search_error"][0] == pytest.approx(lost, abs=1e-3)
+
+
+def test_counts_of_pruning_are_told_of_the_searches_that_prune(tmp_path):
+    """Means in the summary, every search in the table, those that are not zero on the page."""
+    arms = ("mcts", "mcts,prune=stages")
+    rows = [_row(arm, p, s, 0.5) for arm in arms for p in range(PROMPTS) for s in range(2)]
+    pruning = [row | {"pruning_pruned": 2 + row["seed"], "pruning_revived": 0} for row in rows if row["arm"] == arms[1]]
+    rows = [*rows[: len(rows) // 2], *pruning]
+    design = _design(*arms)
+    summary = summarise(design, rows, {"made": POOLS}, {"made": POOLS})
+    plain, other = summary["sets"]["made"]["rows"]
+    assert other["pruning"] == {"pruned": 2.5, "revived": 0.0} and "pruning" not in plain
+    write_csv(tmp_path / "rows.csv", rows)
+    header, first, *_, last = (tmp_path / "rows.csv").read_text().splitlines()
+    assert header.endswith(",diversity,pruning_pruned,pruning_revived") and first.endswith(",,,") and last.endswith(",,3,0")
+    head = {**design.to_dict(), "sets": {"made": PROMPTS}, "validation": {}}
+    assert "<td>pruned 2.5</td>" in page({"design": head, **summary})
+    write_csv(tmp_path / "rows.csv", rows[:2])
+    assert (tmp_path / "rows.csv").read_text().splitlines()[0].endswith(",diversity")

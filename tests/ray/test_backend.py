@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 import threading
 import time
+import types
 from dataclasses import dataclass
 
 import numpy as np
@@ -248,6 +250,16 @@ def test_weights_that_cannot_be_loaded_are_the_users_mistake(one, clip_folder, t
     (tmp_path / "clip" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="reward 'pickscore': .* cannot be loaded"):
         one("a red circle", CONFIG.model_copy(update={"reward": f"pickscore@{tmp_path}/clip"}))
+
+
+def test_a_module_that_the_node_lacks_is_named(one, monkeypatch):
+    """Here it is in memory alone; on another machine its file would be missing."""
+    module = types.ModuleType("only_here")
+    module.dark = lambda images, prompts: -images.mean((1, 2, 3))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    where = r"module 'only_here' cannot be imported \(No module named 'only_here'\) on node [\d.]+ of the Ray cluster; install it there, or"
+    with pytest.raises(ValueError, match=f"^reward 'only_here:dark': {where} put its folder on the PYTHONPATH of `ray start`$"):
+        one("a red circle", CONFIG.model_copy(update={"reward": "only_here:dark"}))
 
 
 def test_mistakes_are_sentences(one, cluster, tiny_folder):

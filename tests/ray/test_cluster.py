@@ -81,9 +81,9 @@ class Home:
         self.env = {**kept, "HOME": str(path), "RAY_TMPDIR": str(self.tmp), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.path = path
 
-    def search(self, model, *arguments, **env):
+    def search(self, model, *arguments, cwd=None, **env):
         command = [sys.executable, "-m", "mcts_ray", "search", PROMPT, "--model", str(model), *SMALL, *arguments]
-        return subprocess.run(command, cwd=self.path, env={**self.env, **env}, capture_output=True, text=True, timeout=180)
+        return subprocess.run(command, cwd=cwd or self.path, env={**self.env, **env}, capture_output=True, text=True, timeout=180)
 
     def ray(self, *arguments):
         command = [str(Path(sys.executable).with_name("ray")), *arguments]
@@ -134,6 +134,14 @@ def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
     while _actors() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert home.processes("raylet") and not _actors()  # the cluster lives on, and nothing of the searches
+    (home.path / "else" / "where").mkdir(parents=True)
+    (home.path / "else" / "my_reward.py").write_text("import my_helper\n\ndef dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
+    (home.path / "else" / "my_helper.py").touch()
+    mine = home.search(tiny_folder, "--address", address, "--reward", "my_reward:dark", cwd=home.path / "else")
+    assert mine.returncode == 0 and json.loads(mine.stdout)["reward"]["best"] < 0, mine.stderr
+    path = {"PYTHONPATH": f"{ROOT}:..", "cwd": home.path / "else" / "where"}
+    mine = home.search(tiny_folder, "--address", address, "--reward", "my_reward:dark", **path)
+    assert mine.returncode == 0 and json.loads(mine.stdout)["reward"]["best"] < 0, mine.stderr
     busy = home.search(tiny_folder, "--out", "busy", "--workers", "3", "--address", address)
     assert busy.returncode == 2 and "3 workers need as many CPUs, and the Ray cluster has 2" in busy.stderr
 

@@ -35,6 +35,14 @@ def test_decodes_limit_the_number_of_particles(cls):
 
 
 @pytest.mark.parametrize("cls", FAMILY)
+@pytest.mark.parametrize("most", [1, 3])
+def test_decodes_that_do_not_pay_for_the_checks_pay_for_images(cls, most):
+    search = make(cls, 240, max_decodes=most)
+    carry_out_in_flight(search, 2)
+    assert search.done and len(search.finished) == search.ledger.decodes == most
+
+
+@pytest.mark.parametrize("cls", FAMILY)
 def test_particles_that_fail_are_out(cls):
     search = make(cls, 240)
     carry_out(search, fails=lambda work: work.id in ("s/3", "s/11"))
