@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mcts_ray import SearchConfig
+from mcts_ray.checks import find_calibration
 from mcts_ray.gain import Constant
 from mcts_ray.search.ids import jump_id
 from mcts_ray.search.journal import asked, replay, told
@@ -135,3 +136,9 @@ def test_without_a_calibration_nothing_waits():
 def test_waiting_needs_step_scores_and_a_tree(fields):
     with pytest.raises(ValueError, match="wait stops the walks of mcts by step scores"):
         SearchConfig(wait=True, **fields)
+
+
+def test_waiting_needs_a_calibration():
+    config = SearchConfig(algorithm="mcts", wait=True, step_reward="x0", calibration="none", reward="jpeg")
+    with pytest.raises(ValueError, match="wait needs calibrated step scores, and there is no calibration of x0 for reward jpeg"):
+        find_calibration(config, "a-model")
