@@ -105,10 +105,21 @@ def check_size(reward: object, height: int, width: int) -> None:
 
 
 def find_calibration(config: SearchConfig, model: str) -> Calibration | None:
-    """The calibration of a search whose reward is known; ValueError for a file that is none, or one of other scores.
+    """The calibration of a search whose reward is known; ValueError for a file that is none, or one of other scores, and where a search
+    that cannot do without has none.
 
     Without one asked for, it is the one beside the step model, if it was made for this reward; "none": without.
     """
+    found = _calibration(config, model)
+    if config.wait and found is None:
+        raise ValueError(
+            f"wait needs calibrated step scores, and there is no calibration of {config.step_reward} for reward {config.reward}; make one "
+            "with `mcts-ray audit --calibrate` and set calibration to it"
+        )
+    return found
+
+
+def _calibration(config: SearchConfig, model: str) -> Calibration | None:
     if config.algorithm != "mcts" or config.step_reward in (None, "none") or config.calibration == "none":
         return None
     from mcts_ray.reward.calibrate import Calibration

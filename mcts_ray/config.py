@@ -149,6 +149,11 @@ class SearchConfig(BaseModel):
     seeds: int | None = Field(
         None, ge=1, description="mcts: trajectories finished before values decide; None: as many as half the budget pays for."
     )
+    wait: bool = Field(
+        False,
+        description="mcts: whether a walk stops at each state that may be branched, until its calibrated score makes it the best choice "
+        "to go on.",
+    )
     rollout_stride: int | None = Field(
         None, ge=1, description="mcts: levels per step of a roll-out; None: as the jump policy goes."
     )
@@ -277,6 +282,8 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{self.algorithm} takes raw step scores; leave calibration unset or set algorithm to mcts")
         if self.calibration not in (None, "none") and self.step_reward in (None, "none"):
             raise ValueError("a calibration needs step scores; set step_reward to that which it was made for, for example x0")
+        if self.wait and (self.algorithm != "mcts" or self.step_reward in (None, "none")):
+            raise ValueError("wait stops the walks of mcts by step scores; set algorithm to mcts and step_reward to x0, lrm or value")
         if self.algorithm == "mcts" and self.eta:
             raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
         return self

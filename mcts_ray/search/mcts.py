@@ -7,6 +7,9 @@ goes down to level 0, by `stride` levels at a time (0: by the jump policy). Ever
 reward of its image is *backed up* to the root. One denoiser call per state, none twice: the states that may be branched
 are kept, and a child of them starts from what they hold.
 
+With `wait` a walk stops at every state that may be branched, if it is calibrated: the mean of its prior is backed up, and to go
+on from there is one more choice, taken for the best of the walks alone.
+
 The search begins with `seeds` whole trajectories, since finished images are the only sure evidence; then values decide,
 and more seeds are one of the choices (the root is a node like others).
 """
@@ -39,9 +42,9 @@ class MCTS(TreeSearch):
     """MCTS on the ask/tell units.
 
     beta: exploration, in standard deviations of the returns. scored: ask for the step score of every state that may be
-    branched; without `calibration` it is only noted. share: of the budget, how much may be in flight in simulations that
-    values have chosen (one is always allowed). fusing: how siblings are fused, pruning: when
-    subtrees are given up; None: not at all. chooser: chooses the jump of a new child by what is predicted of its parent's state;
+    branched; without `calibration` it is only noted. wait: walks stop at these. share: of the budget, how much may be in flight in
+    simulations that values have chosen (one is always allowed). fusing: how siblings are fused, pruning: when subtrees are given
+    up; None: not at all. chooser: chooses the jump of a new child by what is predicted of its parent's state;
     roll-outs, and all else without it, go by the policy.
     """
 
@@ -61,6 +64,7 @@ class MCTS(TreeSearch):
         rule: Rule = mean,
         share: float = 1 / 8,
         scored: bool = False,
+        wait: bool = False,
         calibration: Calibration | None = None,
         fusing: Fusing | None = None,
         pruning: Pruning | None = None,
@@ -77,6 +81,7 @@ class MCTS(TreeSearch):
         self.widening = widening
         self.share = share
         self.scored = scored
+        self.wait = wait
         self._plant(Tree(root_id(seed), setting.levels, rule, calibration))
         self._pruning = pruning
         self._keeps = fusing is not None and fusing.mode in STATES
@@ -87,7 +92,7 @@ class MCTS(TreeSearch):
             self.pruning["retired"] = 0
         self._remade: dict[str, list[Node]] = {}  # of the units out, the states above their new child that they make again
         self.chooser = chooser
-        self._plans: dict[tuple[int, int] | None, tuple[State, ...]] = {}
+        self._plans: dict[tuple[int, int, bool] | None, tuple[State, ...]] = {}
         trajectory = _nfe(self._plan(self.tree.root))
         self.seeds = seeds or max(1, budget // (2 * trajectory))
         self._rollouts: dict[str, list[State]] = {}  # of the units out, below their new child
@@ -115,6 +120,7 @@ class MCTS(TreeSearch):
             rule=make_rule(config.backup, config.soft_strength, config.soft_across),
             share=config.in_flight_share,
             scored=config.step_reward != "none",
+            wait=config.wait,
             fusing=_fusing(config),
             pruning=_pruning(config, chooser),
             chooser=chooser,
@@ -178,13 +184,15 @@ class MCTS(TreeSearch):
 
     def _expand(self, parent: Node, offer: Offer | None) -> Work:
         """Reserve the new child of `parent`, fused if there is an offer; its unit walks from there to level 0."""
-        plan = self._plan(parent)
+        plan = self._up_to_the_stop(self._plan(parent))
         fuse = Fuse(self._fusions.fusing.mode, offer.particles, offer.weights, offer.draw) if offer else None
         if fuse:
             draw = (fuse.draw,) if fuse.draw else ()
             id, action = fuse_id(parent.id, fuse.mode, fuse.particles, fuse.weights, *draw), "fuse"
         elif parent is self.tree.root:
             id, action = seed_id(self.seed, parent.draws), "seed"
+        elif parent.waiting:
+            id, action = jump_id(parent.id, plan[0].k), "jump"
         else:
             id, action = jump_id(parent.id, plan[0].k, parent.draws), "jump"
         states = _named(plan, id)
@@ -234,15 +242,23 @@ class MCTS(TreeSearch):
 
     def _plan(self, parent: Node) -> tuple[State, ...]:
         """The states, still without ids, of a simulation that starts with a new child of `parent`."""
+        if parent.waiting:
+            return self._plan_of(parent, self.policy.k(parent.level), noisy=False)
         return self._plan_of(parent, 0 if parent is self.tree.root else self._k(parent))
 
-    def _plan_of(self, parent: Node, k: int) -> tuple[State, ...]:
+    def _up_to_the_stop(self, plan: tuple[State, ...]) -> tuple[State, ...]:
+        """As much of a plan as is carried out at once: with `wait` up to the first state that may be branched."""
+        if not self.wait or self.tree.calibration is None:
+            return plan
+        return plan[: next((place for place, state in enumerate(plan, 1) if state.open), len(plan))]
+
+    def _plan_of(self, parent: Node, k: int, noisy: bool = True) -> tuple[State, ...]:
         """The same, for the child by a jump of k; 0: a seed."""
         seed = k == 0
-        key = None if seed else (parent.level, k)
+        key = None if seed else (parent.level, k, noisy)
         if key not in self._plans:
             levels = self._rollout(parent.level - k)
-            phi = 0.0 if seed else self.branching.angle(parent.level)
+            phi = self.branching.angle(parent.level) if noisy and not seed else 0.0
             head = State("", levels[0], k, phi, self._opens(parent.level, levels[0]))
             tail = [State("", s, a - s, 0.0, self._opens(a, s)) for a, s in zip(levels, levels[1:])]
             self._plans[key] = (head, *tail)
@@ -277,11 +293,12 @@ class MCTS(TreeSearch):
             return
         scores = [(id, score) for id, score in outcome.scores if score is not None]
         leaf = self.tree.complete(child, rollout, outcome.reward, scores)
-        self._families.add(leaf)
+        if leaf.terminal:
+            self._families.add(leaf)
         if self.chooser:
             self._take(outcome, child, rollout)
         if self._fusions:
-            self._learn(child, outcome.reward)
+            self._learn(child, outcome.reward if leaf.terminal else leaf.promised)
         if self._pruner:
             self.pruning["gain"] += sum(self._could_open(s.level + s.k, s.level) and self._hopeless(s.level) for s in (child, *rollout))
             self._pruner.update(leaf, self.ledger.nfe)
@@ -291,7 +308,7 @@ class MCTS(TreeSearch):
         for gains in outcome.gains:
             self.chooser.learn(gains)
         self.chooser.calls.learn([child.level, *(state.level for state in rollout)])
-        if not child.particles and child.k:
+        if not child.particles and child.k and outcome.reward is not None:
             self.chooser.returned(child.parent.id, child.parent.level, child.k, child.phi, outcome.reward)
 
     def released(self) -> list[str]:

@@ -25,7 +25,9 @@ def mean(node: Node) -> float:
 
 
 def maximum(node: Node) -> float:
-    """The best of the rewards below, drawn to the prior."""
+    """The best of the rewards below, drawn to the prior; without rewards, the mean of what is promised."""
+    if node.best == -math.inf:
+        return mean(node)
     return (node.prior_sum + node.returns * node.best) / (node.prior_weight + node.returns)
 
 
@@ -73,10 +75,14 @@ def make_rule(name: str, strength: float, across: str) -> Rule:
     return {"mean": mean, "max": maximum, "soft": Soft(strength, across)}[name]
 
 
-def backup(leaf: Node, reward: float, rule: Rule) -> None:
-    """One completed simulation: N += 1, O -= 1 and the reward on the path from `leaf` to the root."""
+def backup(leaf: Node, reward: float, rule: Rule, top: Node | None = None) -> None:
+    """One completed simulation: N += 1, O -= 1 and the reward on the path from `leaf` to the root, or up to below `top`.
+
+    A leaf above level 0 is where a walk has stopped, and `reward` what is promised there: a return, but no image's.
+    """
+    best = reward if leaf.terminal else -math.inf
     node = leaf
-    while node is not None:
+    while node is not top:
         parent = node.parent
         if not node.returns and parent is not None and not node.particles:
             parent.firsts += reward
@@ -85,7 +91,26 @@ def backup(leaf: Node, reward: float, rule: Rule) -> None:
         node.in_flight -= 1
         node.returns += 1
         node.total += reward
-        if reward > node.best:
-            node.best = reward
+        if best > node.best:
+            node.best = best
         node.value = rule(node)
         node = parent
+
+
+def backup_further(leaf: Node, stopped: Node, reward: float, rule: Rule) -> None:
+    """The same of a simulation that has gone on from where a walk had `stopped`: from there up the reward takes the place of what was
+    promised, and n stays."""
+    backup(leaf, reward, rule, top=stopped)
+    change = reward - stopped.promised
+    node, own = stopped, True
+    while node is not None:
+        if own and node.parent is not None and not node.particles:
+            node.parent.firsts += change
+        own = own and node is not stopped.walk
+        node.visits += 1
+        node.in_flight -= 1
+        node.total += change
+        if leaf.terminal and reward > node.best:
+            node.best = reward
+        node.value = rule(node)
+        node = node.parent

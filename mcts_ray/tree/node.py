@@ -19,6 +19,8 @@ class Node:
     draws: children ever dispatched with noise of their own, lost ones included, so that none is drawn twice; lost: how
     many children were lost. particles: ids of the siblings of which it was fused; empty for all other nodes.
     pruned: it has been taken out of its parent's arms (`mcts_ray.tree.prune`).
+    promised: what stands for the reward of a walk that has stopped here, until it comes from further down; walk: the node that this
+    walk began with.
     """
 
     id: str
@@ -44,6 +46,8 @@ class Node:
     lost: int = 0
     particles: tuple[str, ...] = ()
     pruned: bool = False
+    promised: float | None = None
+    walk: Node | None = None
     children: list[Node] = field(default_factory=list)
     arms: list[Node] = field(default_factory=list)
 
@@ -61,6 +65,11 @@ class Node:
     def terminal(self) -> bool:
         """Whether it is a finished image."""
         return self.level == 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a walk has stopped here and nothing has gone on from it."""
+        return self.promised is not None and not self.children
 
     @property
     def fresh(self) -> float:

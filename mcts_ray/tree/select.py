@@ -37,8 +37,11 @@ def select(
         while True:
             bonus = unit * math.sqrt(2 * math.log(node.visits + node.in_flight or 1))
             arms = [arm for arm in node.arms if arm not in dead] if dead else node.arms
+            if node.waiting and affordable(node):
+                return node
             arm, bound = best_arm(arms, bonus)
-            widen = node.open and (arm is None or node.fresh + bonus >= bound and widening.permits(node)) and affordable(node)
+            free = node.open and node.promised is None and (arm is None or node.fresh + bonus >= bound and widening.permits(node))
+            widen = free and affordable(node)
             if offers and node.open and (offer := offers(node)) and affordable(node):
                 if offer.value + bonus > (node.fresh + bonus if widen else bound):
                     return offer

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from mcts_ray.tree.backup import Rule, backup, mean
+from mcts_ray.tree.backup import Rule, backup, backup_further, mean
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.values import Prior, Spread
 
@@ -63,12 +63,16 @@ class Tree:
             node = node.parent
         return child
 
-    def complete(self, child: Node, rollout: Iterable[State], reward: float, scores: Iterable[tuple[str, float]] = ()) -> Node:
+    def complete(
+        self, child: Node, rollout: Iterable[State], reward: float | None, scores: Iterable[tuple[str, float]] = ()
+    ) -> Node:
         """The simulation that made `child` has come back: its roll-out joins the tree, its reward is backed up.
 
-        `scores`: raw step scores of its nodes. Returns the node of the finished image. From now on selection may enter
-        `child` if there is something to widen in it or below.
+        `scores`: raw step scores of its nodes. Returns the node of the finished image; without a reward that where the walk stops for
+        now, whose prior is backed up in its place. From now on selection may enter `child` if there is something to widen in it or
+        below.
         """
+        stopped = child.parent if child.parent.promised is not None else None
         leaf = child
         for state in rollout:
             leaf.draws += 1
@@ -76,15 +80,23 @@ class Tree:
         judged = [(self._nodes[id], score) for id, score in scores]
         for node, score in judged:
             self._score(node, score)
+        if reward is None:
+            leaf.promised = leaf.prior.mean if leaf.prior else self.spread.mean
+            leaf.walk = stopped.walk if stopped else child
         node = leaf
         while node is not child.parent:
             if node.open or node.arms:
                 node.parent.arms.append(node)
             node = node.parent
-        self.spread.add(reward)
-        backup(leaf, reward, self.rule)
-        if hasattr(self.calibration, "observe"):
-            self._learn(judged, reward)
+        if stopped:
+            backup_further(leaf, stopped, leaf.promised if reward is None else reward, self.rule)
+            stopped.promised = None
+        else:
+            backup(leaf, leaf.promised if reward is None else reward, self.rule)
+        if reward is not None:
+            self.spread.add(reward)
+            if hasattr(self.calibration, "observe"):
+                self._learn([*judged, *self._on_the_way(stopped)], reward)
         return leaf
 
     def take_back(self, child: Node) -> None:
@@ -101,7 +113,7 @@ class Tree:
         parent = child.parent
         parent.lost += 1
         if parent.lost >= TOLERATED + len(parent.children):
-            parent.open = False
+            parent.open, parent.promised = False, None
 
     def rows(self) -> list[dict]:
         """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles`, pruned ones say so."""
@@ -127,6 +139,12 @@ class Tree:
             prior = self.calibration(node.level, score)
             node.believe(prior)
             self.spread.expect(prior)
+
+    def _on_the_way(self, stopped: Node | None) -> list[tuple[Node, float]]:
+        """The states with step scores that a walk had made before it stopped there, and went on."""
+        path = stopped.path() if stopped else []
+        own = path[: path.index(stopped.walk) + 1] if path else []
+        return [(node, node.score) for node in own if node.score is not None]
 
     def _learn(self, judged: list[tuple[Node, float]], reward: float) -> None:
         """Each state with its own roll-out is one observation; when it is due, all are judged and valued again."""
