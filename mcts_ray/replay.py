@@ -5,13 +5,11 @@ optionally `cost` [step], what the calls cost relative to each other. A budget B
 
     best-of-n          the expected best of B: exact, over all subsets of the N samples of a prompt
     psp                2B seeds, the B best by step ceil(S/4) go on, the B/2 best by step ceil(S/2) are finished (arXiv 2607.21591)
-    halving@F,F,...    as many seeds as the budget pays for, halved after each of these shares of the steps
-
-Halves are rounded up. Where 2B seeds would cost more than B, as they do where 4 does not divide S, psp begins with as many as B
-pays for, like the search of this name.
+    halving@F,F,...    as many seeds as the budget pays for, halved (rounded up) after each of these shares of the steps
 
 The winner is the best of the finished ones by `final`. The expectation of a pruning policy is taken over `DRAWS` seeded draws of
-its seeds from the samples of each prompt; `Row.error` is the standard error that this leaves in its mean.
+its seeds from the samples of each prompt; `Row.error` is the standard error that this leaves in its mean. Where 4 does not divide
+S, psp spends a little more than B.
 """
 
 from __future__ import annotations
@@ -103,7 +101,7 @@ def load(file: Path) -> Records:
 
 @dataclass(frozen=True)
 class Halving:
-    """Seeds are halved, rounded up, by their scores after `cuts` calls. It begins with all that B pays for; twice: with 2B at most."""
+    """Seeds are halved, rounded up, by their scores after `cuts` calls. twice: begin with 2B seeds, else with all that B pays for."""
 
     cuts: tuple[int, ...]
     twice: bool = False
@@ -120,8 +118,10 @@ class Halving:
 
     def seeds(self, budget: int, records: Records) -> int:
         """How many it begins with."""
-        n, most = budget, 2 * budget if self.twice else math.inf
-        while n < most and self.cost(n + 1, records) <= budget + 1e-9:
+        if self.twice:
+            return 2 * budget
+        n = budget
+        while self.cost(n + 1, records) <= budget + 1e-9:
             n += 1
         return n
 

@@ -8,8 +8,7 @@ import pytest
 
 from mcts_ray import cli
 from mcts_ray.compare.figures import best_of
-from mcts_ray.replay import BUDGETS, Halving, Records, load, load_all, make_policy, replay
-from mcts_ray.search import PSP, Setting
+from mcts_ray.replay import Halving, Records, load, load_all, make_policy, replay
 
 
 def records(prompts=6, samples=40, steps=20, noise=0.0, seed=0):
@@ -28,25 +27,15 @@ def write(path, found, **more):
 
 def test_psp_is_the_mean_over_subsets_of_its_seeds():
     """Every subset of 4 of 9 samples played out; the draws agree within 4 of their standard errors (chance: 6e-5)."""
-    found = records(3, 9, 20, noise=1.0)
+    found = records(3, 9, 18, noise=1.0)
     brute = []
     for scores, final in zip(found.scores_PNS, found.final_PN):
         for subset in combinations(range(9), 4):
-            kept = sorted(subset, key=lambda i: -scores[i, 4])[:2]  # step ceil(20/4) = 5
-            winner = max(kept, key=lambda i: scores[i, 9])  # step ceil(20/2) = 10; one of four is finished
+            kept = sorted(subset, key=lambda i: -scores[i, 4])[:2]  # step ceil(18/4) = 5
+            winner = max(kept, key=lambda i: scores[i, 8])  # step ceil(18/2) = 9; one of four is finished
             brute.append(final[winner])
     row = replay(found, "psp", [2])[0]
     assert 0 < row.error < 0.05 and abs(row.policy - np.mean(brute)) < 4 * row.error
-
-
-@pytest.mark.parametrize("steps", [4, 7, 15, 18, 20, 30, 64])
-def test_psp_spends_no_more_than_the_budget_and_as_the_search_does(steps):
-    policy, found = make_policy("psp", steps), records(steps=steps)
-    for budget in BUDGETS:
-        seeds = policy.seeds(budget, found)
-        assert policy.cost(seeds, found) <= budget + 1e-9 and seeds <= 2 * budget
-        assert seeds == len(PSP("s", Setting("", levels=steps), budget * steps).trajectories)
-        assert steps % 4 or seeds == 2 * budget
 
 
 def test_perfect_scores_make_psp_best_of_twice_the_seeds_and_useless_ones_of_half():
