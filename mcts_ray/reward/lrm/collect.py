@@ -80,9 +80,10 @@ def run(
         return Sampler(found, reward, device, levels, guidance, height, width)
 
     def renderer():
+        from mcts_ray.diffusion.device import resolve_device
         from mcts_ray.reward.lrm.renders import Renderer
 
-        return Renderer(reward, device)
+        return Renderer(reward, str(resolve_device(device)))
 
     _add(out, texts, sampler, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
     _add(out, _rendered(renders, seed), renderer, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))

@@ -30,7 +30,7 @@ def test_renders_join_the_pairs_without_the_generator(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_training_prompts", lambda model: ["a red circle"])
     (tmp_path / "scores.jsonl").write_text('{"prompt": "a red circle", "images": [], "scores": []}\n')  # sampled already
     lines = []
-    run("scenes", None, None, tmp_path, images=2, renders=3, device="cpu", report=lines.append)
+    run("scenes", None, None, tmp_path, images=2, renders=3, report=lines.append)
     pairs = read_pairs(tmp_path)
     assert pairs.prompts == tuple(captions(3, 0)) and len(pairs) == 3
     assert lines[0] == "3 of 3 captions rendered" and lines[-1].startswith("3 pairs of 4 prompts")
