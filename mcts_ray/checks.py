@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcts_ray.auto import AUTO
 from mcts_ray.config import SearchConfig
 from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 def check_algorithm(name: str) -> None:
     """The algorithm must be known."""
-    if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(ALGORITHMS)}"
+    known = [*ALGORITHMS, AUTO]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
         raise ValueError(f"unknown algorithm {name!r}; {hint}")
 
 

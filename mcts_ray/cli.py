@@ -45,7 +45,7 @@ def search(
     model: Annotated[str, typer.Option(help="scenes, a hub id or a local folder.")] = "scenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    algorithm: Annotated[Optional[str], typer.Option(help="best-of-n, psp, mcts, fk, svdd, beam, bfs, dfs, smc-tempered, dts, dts-star, rbf, nts, demon, random or zero-order. [best-of-n]")] = None,
+    algorithm: Annotated[Optional[str], typer.Option(help="best-of-n, psp, mcts, fk, svdd, beam, bfs, dfs, smc-tempered, dts, dts-star, rbf, nts, demon, random, zero-order, or auto: what the comparisons say is best. [best-of-n]")] = None,
     reward: Annotated[Optional[str], typer.Option(help="scenes, jpeg, pickscore, clipscore, hps, aesthetic, NAME@FOLDER, MODULE:FUNCTION, or a sum as in pickscore:1,jpeg:0.2.")] = None,
     budget: Annotated[Optional[int], typer.Option(metavar="NFE", help="Denoiser evaluations per prompt. [8 x levels]")] = None,
     max_seconds: Annotated[Optional[float], typer.Option(help="Wall time per prompt. [no limit]")] = None,
@@ -125,7 +125,7 @@ def _dry_run(request, as_json: bool) -> int:
         searcher = Searcher.from_pretrained(request.model, request.device, request.dtype)
         estimate = measure(searcher.backend, request.prompts, request.config)
     else:
-        estimate = count(request.prompts, request.config)
+        estimate = count(request.prompts, request.config, request.model.name)
     typer.echo(json.dumps(estimate.to_dict()) if as_json else estimate_text(estimate))
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mcts_ray.auto import choose
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import AYS_STEPS, SearchConfig
 from mcts_ray.diffusion.resolve import Model
@@ -35,9 +36,9 @@ class Estimate:
         return {"dry_run": True, **asdict(self)}
 
 
-def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
-    """Cost in NFE and images, without a model: the search is carried out with made-up rewards."""
-    config = config.resolved(scenes=False, size=(8, 8), reward=None)
+def count(prompts: Sequence[str], config: SearchConfig, model: str = "") -> Estimate:
+    """Cost in NFE and images, without the model: the search is carried out with made-up rewards."""
+    config = choose(config, model).config.resolved(scenes=False, size=(8, 8), reward=None)
     apart = -(-config.levels // AYS_STEPS)
     policy = make_policy(config, lambda: range(config.levels, 0, -apart))
     setting = Setting("", levels=config.levels, step_reward=config.step_reward if config.scores_in_engine else "x0")
@@ -49,7 +50,7 @@ def count(prompts: Sequence[str], config: SearchConfig) -> Estimate:
 
 def measure(backend: InProcess, prompts: Sequence[str], config: SearchConfig) -> Estimate:
     """The same, with time and memory from a batch of one-call trajectories as large as the real ones will be."""
-    known = count(prompts, config)
+    known = count(prompts, config, backend.model)
     plan = backend.plan(prompts, config, None)
     reward = choose_reward(backend.model, config.reward, None)
     config, executor = plan.config, backend.executor(plan, reward)

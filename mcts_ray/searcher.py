@@ -177,7 +177,7 @@ class Searcher:
         found, error = self.backend.run(tasks, plan, reward, on_progress)
         scenes = needs_scenes(self.model, reward)
         results = [
-            self._result(one, prompt, plan.config, scenes, task.run_dir) for one, prompt, task in zip(found, prompts, tasks, strict=True)
+            self._result(one, prompt, plan, scenes, task.run_dir) for one, prompt, task in zip(found, prompts, tasks, strict=True)
         ]
         for run, result in zip(runs, results):
             _finish(run, result, _status(error, result), on_progress)
@@ -189,13 +189,13 @@ class Searcher:
             raise error
         return results
 
-    def _result(self, found: Found, prompt: str, config: SearchConfig, scenes: bool, run_dir: Path | None) -> SearchResult:
+    def _result(self, found: Found, prompt: str, plan: Plan, scenes: bool, run_dir: Path | None) -> SearchResult:
         rewards = [candidate.reward for candidate in found.finished]
         images = [found.gallery[candidate.node] for candidate in found.best]
         return SearchResult(
             prompt=prompt,
             model=self.model,
-            config=config,
+            config=plan.config,
             images=[Image.fromarray(image) for image in images],
             candidates=list(found.best),
             first=Image.fromarray(found.gallery[found.first]) if found.first else None,
@@ -211,7 +211,7 @@ class Searcher:
             scoring_seconds=found.scoring_seconds,
             scores=found.scores,
             pruning=found.pruning,
-            notes=found.notes,
+            notes=(*plan.notes, *found.notes),
         )
 
 

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class Plan:
     """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
 
-    latent_shape: (C, H, W) of all states. log_snr: ln(alpha^2 / sigma^2) of the levels 0 ... T.
+    latent_shape: (C, H, W) of all states. log_snr: ln(alpha^2 / sigma^2) of the levels 0 ... T. notes: what the user should know of
+    what was chosen for him.
     """
 
     config: SearchConfig
@@ -37,6 +38,7 @@ class Plan:
     device: str
     dtype: str
     log_snr: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def batch_size(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from mcts_ray.auto import choose
 from mcts_ray.checks import (
     canonical,
     check_algorithm,
@@ -40,19 +41,20 @@ def make_plan(
     prefix: str = "",
 ) -> Plan:
     """The plan of a request, with searches named by `prefix` and their number; ValueError if this model cannot do it."""
-    config = resolve(model, denoiser, prompts, config, reward)
+    check_algorithm(config.algorithm)
+    choice = choose(config, model)
+    config = resolve(model, denoiser, prompts, choice.config, reward)
     searches = tuple(build(model, denoiser, f"{prefix}{index}", prompt, config) for index, prompt in enumerate(prompts))
     shape = denoiser.adapter.latent_shape(config.height, config.width)
     dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
     log_snr = tuple(denoiser.levels(config.levels, config.grid).log_snr_L.tolist())
-    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr)
+    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr, (choice.why,) if choice.why else ())
 
 
 def resolve(
     model: str, denoiser: Denoiser, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None
 ) -> SearchConfig:
     """Check a request against a model, and fill in its defaults."""
-    check_algorithm(config.algorithm)
     reward = choose_reward(model, config.reward, reward)
     check_prompts(prompts, needs_scenes(model, reward))
     name = reward if isinstance(reward, str) else reward_name(reward)
