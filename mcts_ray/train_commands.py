@@ -85,7 +85,7 @@ def train_fusion(
 def train_reward(
     kind: Annotated[str, typer.Option(help="lrm: latent reward model, from pairs of images; value: value head, from trajectories.")],
     model: Annotated[str, typer.Option(help="The generator: scenes, a hub id or a local folder.")] = "scenes",
-    pairs: Annotated[Optional[Path], typer.Option(metavar="PATH", help="For lrm: a Parquet file or a folder (docs/step-rewards.md).")] = None,
+    pairs: Annotated[Optional[Path], typer.Option(metavar="PATH", help="For lrm: a Parquet file or a folder (docs/step-rewards.md). For value: besides --data, a folder of scored images.")] = None,
     data: Annotated[Optional[Path], typer.Option(metavar="DIR", help="For value: the folder of trajectories.")] = None,
     out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Where checkpoints and the trained model go.")] = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [those of the recipe]")] = None,

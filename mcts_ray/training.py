@@ -16,7 +16,8 @@ DATA = {"lrm": "--pairs", "value": "--data"}  # kinds of step score, and where e
 
 @dataclass(frozen=True)
 class Training:
-    """What to train, or, with `collect`, which data to make; `amounts` are options of the collection that were given."""
+    """What to train, or, with `collect`, which data to make; `amounts` are options of the collection that were given, `images` those
+    that a value head learns from besides its data."""
 
     kind: str
     model: str
@@ -31,6 +32,7 @@ class Training:
     reward: str | None
     prompts: list[str] | None
     amounts: dict[str, int]
+    images: Path | None = None
 
     def carry_out(self, report: Callable[..., None]) -> Path:
         """Train or collect; returns the folder that was written. Loads torch."""
@@ -41,7 +43,8 @@ class Training:
         where = {"seed": self.seed, "device": self.device, "threads": self.threads, "report": report}
         if self.collect:
             return function(self.model, self.reward, self.prompts, self.data, **self.amounts, **where)
-        return function(self.model, self.data, self.out, steps=self.steps, resume=self.resume, **where)
+        more = {"images": self.images} if self.images else {}
+        return function(self.model, self.data, self.out, steps=self.steps, resume=self.resume, **more, **where)
 
 
 def make_training(
@@ -62,6 +65,7 @@ def make_training(
         raise ValueError(f"unknown kind {kind!r}; choose {' or '.join(DATA)}")
     given = {"--pairs": pairs, "--data": data}
     found = given.pop(DATA[kind])
+    images = given.pop("--pairs", None) if not collect else None  # of value: besides its data
     if found is None or any(path is not None for path in given.values()):
         raise ValueError(f"the training data of --kind {kind} is named by {DATA[kind]}, and by nothing else")
     if device not in DEVICES:
@@ -70,10 +74,12 @@ def make_training(
         check_writable(found)
     else:
         _check_training(kind, found, out)
+        if images and not (images / "scores.jsonl").is_file():
+            raise ValueError(f"{images} holds no scored images; make some with `mcts-ray train reward --kind lrm --collect`")
     resolve_model(model)
     prompts = read_prompts(prompts_file) if prompts_file else None
     known = {name: amount for name, amount in amounts.items() if amount is not None}
-    return Training(kind, model, found, out, device=device, collect=collect, prompts=prompts, amounts=known, **rest)
+    return Training(kind, model, found, out, device=device, collect=collect, prompts=prompts, amounts=known, images=images, **rest)
 
 
 def _check_training(kind: str, data: Path, out: Path | None) -> None:

@@ -87,7 +87,7 @@ def run(
 
     _add(out, texts, sampler, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
     _add(out, _rendered(renders, seed), renderer, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
-    records = _scores(out)
+    records = scores_of(out)
     pairs = pair_up(records)
     _replace(out / "manifest.jsonl", pairs)
     report(f"{len(pairs)} pairs of {len(records)} prompts, {sum(pair['tie'] for pair in pairs)} of them ties")
@@ -96,7 +96,7 @@ def run(
 
 def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Callable[[int, int], None]) -> None:
     """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
-    done = {record["prompt"] for record in _scores(out)}
+    done = {record["prompt"] for record in scores_of(out)}
     missing = [text for text in dict.fromkeys(texts) if text not in done]
     make = load() if missing else None
     for at in range(0, len(missing), GROUP):
@@ -147,14 +147,14 @@ def _open(out: Path, depends: dict) -> None:
     file.write_text(json.dumps(depends, indent=2) + "\n")
 
 
-def _scores(out: Path) -> list[dict]:
+def scores_of(out: Path) -> list[dict]:
     file = out / "scores.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
     """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again."""
-    records = _scores(out)
+    records = scores_of(out)
     for prompt, images, scores in zip(group, images_PNHWC, score_PN, strict=True):
         names = [f"images/{len(records):05d}-{index:02d}.png" for index in range(len(images))]
         for name, image in zip(names, images):

@@ -11,7 +11,7 @@ trajectory only. Shards are mapped into memory and read as they are needed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +53,13 @@ class Batch:
     embeddings: torch.Tensor
     reward: torch.Tensor
     group: torch.Tensor
+
+
+def joined(first: Batch, second: Batch) -> Batch:
+    """Both as one batch; their groups must have different numbers."""
+    taps = {name: torch.cat([first.taps[name], second.taps[name]]) for name in first.taps}
+    rest = [torch.cat([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Batch) if f.name != "taps"]
+    return Batch(taps, *rest)
 
 
 class Trajectories(Shards):

@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,14 +25,18 @@ from torch.nn import functional as F
 
 from mcts_ray.fitting.early import EarlyStopping
 from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
-from mcts_ray.reward.value.data import Batch, Group, Trajectories
+from mcts_ray.reward.value.data import Batch, Group, Trajectories, joined
 from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
 from mcts_ray.reward.value.network import Shape, ValueNetwork
 
+if TYPE_CHECKING:
+    from mcts_ray.reward.value.renoised import Renoised
+
 RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay=0.02, ema=0.998, checkpoint_every=500)  # batch: groups
 PATIENCE = 5  # checkpoints without a better one after which training ends
 WATCHED = 1024  # held-out groups that are looked at for it
+RECORDED, RENEWED = 8, 12  # groups of a batch where there are images to make noisy: recorded ones, and of those images
 SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
@@ -49,12 +54,14 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     report: Callable[[Progress], None] | None = None,
+    images: Path | None = None,
     recipe: Recipe = RECIPE,
     width: int = 96,
     rank: float = RANK,
 ) -> Path:
     """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
 
+    images: scored images (`mcts_ray.reward.value.renoised`) from which most states of a batch are made anew, besides recorded ones.
     A tenth of the prompts is held out; the weights (moving averages) of the checkpoint that ranks best there are kept, and training
     ends when `PATIENCE` checkpoints in a row were not better. Raises ValueError with one sentence for data that cannot be used, or a
     folder that holds a run on other data.
@@ -72,17 +79,29 @@ def run(
     network = ValueNetwork(_shape(known, width)).to(device)
     center, scale = _units(known, network, kept, seed)
     watch = Watch(known, network, held, center, scale, out, resume)
-    check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank}, resume)
+    notes = {"images": str(images)} if images else {}
+    check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **notes}, resume)
+    again = _renoised(images, known, held, out, device) if images else None
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        batch = known.batch([kept[index] for index in rng.choice(len(kept), recipe.batch)], device)
+        recorded = RECORDED if again else recipe.batch
+        batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
+        if again:
+            batch = joined(batch, again.batch(rng, RENEWED, first=recorded))
         return loss_of(network, batch, center, scale, rank)
 
     if watch.over:  # an earlier run has ended early
         seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
     else:
         _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
-    return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank})
+    return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
+
+
+def _renoised(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:
+    from mcts_ray.reward.value.renoised import Renoised
+
+    prompts = known.manifest["prompts"]
+    return Renoised(images, known, {prompts[group.prompt] for group in held}, out, device)
 
 
 def loss_of(

@@ -1,0 +1,101 @@
+"""Scored images made noisy again: states for a value head that are new in every batch.
+
+    x = alpha_i z + sigma_i eps,   z an image's latent, i a level, eps fresh noise
+
+is where a trajectory with full noise (eta = 1) that ends in the image may have passed, if the generator is a good model of its own images.
+Recorded trajectories are few, and a network soon knows them by heart; here the same image is never seen twice in the same state.
+A state costs one call of the generator, whose feature maps are read as they are in a search.
+
+Legend: B states, C x H x W latent, N images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mcts_ray.diffusion.adapters.make import make_adapter
+from mcts_ray.diffusion.denoiser import Denoiser
+from mcts_ray.diffusion.load import load_pipeline
+from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.reward.lrm.collect import scores_of
+from mcts_ray.reward.lrm.latents import encoded
+from mcts_ray.reward.lrm.pairs import digest, read_pairs
+from mcts_ray.reward.value.data import Batch, Trajectories
+from mcts_ray.reward.value.network import to_grid
+from mcts_ray.search import Setting
+
+
+def _check(folder: Path, model: str, reward: str) -> None:
+    """The images must be this model's, and scored by this reward."""
+    try:
+        made = json.loads((folder / "collect.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        raise ValueError(f"{folder} holds no scored images; make some with `mcts-ray train reward --kind lrm --collect`") from None
+    for name, ours in (("model", model), ("reward", reward)):
+        if made.get(name) != ours:
+            raise ValueError(f"the images in {folder} are of {name} {made.get(name)}, the trajectories of {ours}; make others")
+
+
+class Renoised:
+    """The images and scores in a folder of `mcts-ray train reward --kind lrm --collect`, without those of the prompts `left_out`.
+
+    known: the trajectories beside which they are learned from, whose levels, guidance, taps and grid they take. Latents are kept in
+    `out`. Raises ValueError for a folder that holds no such images, or images that another reward has scored.
+    """
+
+    def __init__(self, folder: Path, known: Trajectories, left_out: Collection[str], out: Path, device: torch.device) -> None:
+        facts = known.manifest
+        _check(folder, facts["model"], facts["reward"])
+        pairs, records = read_pairs(folder), scores_of(folder)
+        model = resolve_model(facts["model"])
+        pipe = load_pipeline(model, str(device))
+        self._denoiser, self._facts, self._size = Denoiser(make_adapter(pipe)), facts, image_size(model)
+        self._latent_NCHW = encoded(pairs, pipe.vae, self._size, out)
+        place = {name: index for index, name in enumerate(pairs.images)}
+        self._prompts: list[tuple[str, np.ndarray, np.ndarray]] = []
+        for record in records:
+            images = [place[digest((folder / file).read_bytes())] for file in record["images"]]
+            if record["prompt"] not in left_out and len(images) > 1:
+                self._prompts.append((record["prompt"], np.array(images), np.array(record["scores"])))
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def batch(self, rng: np.random.Generator, groups: int, first: int = 0) -> Batch:
+        """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`."""
+        T = self._facts["levels"]
+        chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups)]
+        sizes = [len(images) for _, images, _ in chosen]
+        level_B = np.repeat(rng.integers(1, T + 1, groups), sizes).tolist()
+        latent_BCHW = torch.from_numpy(np.asarray(self._latent_NCHW[np.concatenate([images for _, images, _ in chosen])], np.float32))
+        levels, device = self._denoiser.levels(T), self._denoiser.device
+        _, alpha_B, sigma_B = torch.tensor([levels.rows[level] for level in level_B], dtype=torch.float32).unbind(1)
+        noise_BCHW = torch.randn(latent_BCHW.shape)
+        x_BCHW = (alpha_B[:, None, None, None] * latent_BCHW + sigma_B[:, None, None, None] * noise_BCHW).to(device)
+        size = {"height": self._size[0], "width": self._size[1]}
+        settings = [Setting(text, guidance=self._facts["guidance"], levels=T, **size) for text, images, _ in chosen for _ in images]
+        return self._read(x_BCHW, level_B, settings, np.concatenate([scores for *_, scores in chosen]), sizes, first)
+
+    def _read(self, x_BCHW, level_B, settings, scores, sizes, first) -> Batch:
+        """What the generator's call at these states gives, as trajectories have it: maps on their grid, rounded to fp16."""
+        prediction = self._denoiser.denoise(x_BCHW, level_B, settings, tuple(self._facts["taps"]))
+        maps = {"x": x_BCHW, "x0": prediction.x0} | {f"tap.{name}": prediction.taps[name] for name in self._facts["taps"]}
+        rows = {name: to_grid(value, self._facts["grid"]).half().float() for name, value in maps.items()}
+        log_snr = self._denoiser.levels(self._facts["levels"]).log_snr_L[level_B]
+        embedding_BLD = torch.stack([self._denoiser.prompts.get(setting.prompt).embedding for setting in settings]).float()
+        group_B = torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes))
+        with torch.no_grad():
+            return Batch(
+                {name: rows[f"tap.{name}"].clone() for name in self._facts["taps"]},
+                rows["x"].clone(),
+                rows["x0"].clone(),
+                log_snr.float().to(x_BCHW.device),
+                embedding_BLD.clone(),
+                torch.from_numpy(scores).float().to(x_BCHW.device),
+                group_B.to(x_BCHW.device),
+            )
