@@ -17,7 +17,7 @@ SMALL = ["--executor", "local", "--levels", 4, "--times", "2,3", "--count", 2, "
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
+    Path("compare_judges.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     Path("prompts.csv").write_text("Prompts,Category\na photo of a bench,x\na photo of two clocks,y\n")
 
 
@@ -33,7 +33,7 @@ def compare(capsys):
 
 
 def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
-    model = ["--model", tiny_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.csv"]
+    model = ["--model", tiny_folder, "--reward", "jpeg", "--gold", "compare_judges:dark", "--prompts", "prompts.csv"]
     arguments = [*ARMS, *SMALL, *model, "--oracle", "--pool", 4, "--policy", "k=1", "--out", "c"]
     code, out, err = compare(*arguments)
     assert code == 0, err
@@ -56,7 +56,7 @@ def test_any_model_with_prompts_from_a_file(compare, tiny_folder):
 
 
 def test_sdxl_with_prompts_from_a_file(compare, tiny_xl_folder):
-    model = ["--model", tiny_xl_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.csv"]
+    model = ["--model", tiny_xl_folder, "--reward", "jpeg", "--gold", "compare_judges:dark", "--prompts", "prompts.csv"]
     code, out, err = compare("--arm", "best-of-n", "--arm", "psp", *SMALL, *model, "--out", "c")
     assert code == 0, err
     rows = json.loads(out)["sets"]["prompts"]["rows"]
@@ -108,7 +108,7 @@ def test_a_pool_of_128_belongs_to_the_full_comparison():
 def test_a_jump_policy_is_not_chosen_on_scenes_for_prompts_of_another_world(tiny_folder):
     """Whatever the file is called; scenes' own sets have validation prompts."""
     Path("hard.txt").write_text("a photo of a bench\n")
-    other = dict(model=str(tiny_folder), reward="jpeg", gold="judges:dark", prompts_file=Path("hard.txt"))
+    other = dict(model=str(tiny_folder), reward="jpeg", gold="compare_judges:dark", prompts_file=Path("hard.txt"))
     comparison = make_comparison(["psp"], out=Path("c"), executor="local", pool=4, **other)
     assert comparison.design.validation == {}
     assert make_comparison(["psp"], out=Path("c"), executor="local", pool=4).design.validation
