@@ -242,7 +242,7 @@ class TreeManager(Fusing):
                 with contextlib.suppress(Exception):
                     self.session.halt(running.job)
                 running.ended.set()
-            self.session.turn.clear()
+            self.session.clear()
 
     async def _turn(self, worker: Worker) -> None:
         """Deal units, then score what has finished or step; with nothing to do, wait for news."""
