@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 AHEAD = 0.2  # weight of the last call in the mean number of units that leave with one
@@ -64,28 +63,31 @@ class Shares:
         self._place[id] = self._places
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a denoiser has in hand: `out` units of at most `room`, in batches of `size`."""
+class Places:
+    """Where units go: to the least loaded denoiser that has room, but to the holder of the parent's state as long as that has no more
+    than `SLACK` of a batch more in hand. loads: of each denoiser the units that it has in hand, may have, and its batch size.
+    """
 
-    out: int
-    room: int
-    size: int
+    def __init__(self, loads: Iterable[tuple[int, int, int]]) -> None:
+        self._out, self._room, self._size = map(list, zip(*loads))
+        self.free = sum(max(0, room - out) for out, room in zip(self._out, self._room))
+        self._fill = [self._filled(at) for at in range(len(self._out))]
 
-    @property
-    def free(self) -> int:
-        """Units that it may be given."""
-        return max(0, self.room - self.out)
+    def give(self, holder: int | None = None) -> int:
+        """The denoiser of the next unit, which then has it in hand. Of equal ones the first; one without room only where none has any."""
+        at = self._fill.index(min(self._fill))
+        if holder is not None and self._fill[holder] <= self._fill[at] + SLACK:
+            at = holder
+        if self._fill[at] == math.inf:
+            at = self._out.index(min(self._out))
+        self.free -= self._out[at] < self._room[at]
+        self._out[at] += 1
+        self._fill[at] = self._filled(at)
+        return at
 
-
-def place(loads: Sequence[Load], holder: int | None = None) -> int:
-    """Which denoiser gets a unit: the least loaded; the `holder` of its parent's state before it, unless that has no room or more than
-    `SLACK` of a batch more in hand. Of equal ones the first. One without room only where none has any."""
-    least = min(range(len(loads)), key=lambda at: (not loads[at].free, loads[at].out / loads[at].size, at))
-    if holder is not None and loads[holder].free:
-        if loads[holder].out / loads[holder].size <= loads[least].out / loads[least].size + SLACK:
-            return holder
-    return least
+    def _filled(self, at: int) -> float:
+        """How many batches one has in hand; infinite if it has no room."""
+        return self._out[at] / self._size[at] if self._out[at] < self._room[at] else math.inf
 
 
 class Depth:

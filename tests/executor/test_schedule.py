@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from mcts_ray.executor import Job
-from mcts_ray.executor.schedule import Depth, Load, Shares, least_used, place
+from mcts_ray.executor.schedule import Depth, Places, Shares, least_used
 from mcts_ray.executor.session import Session
 from mcts_ray.search import BestOfN, Setting
 from tests.search.fake import outcome_of
@@ -92,15 +92,18 @@ def test_a_session_shares_by_nfe_and_keeps_the_cap_of_each_search():
         ([(1, 8), (3, 8), (4, 8)], 2, 0),  # but not with more than that
         ([(7, 8), (8, 8)], 1, 0),  # nor without room
         ([(0, 0), (5, 8)], 0, 1),  # dead ones have no room
-        ([(0, 0), (8, 8)], None, 0),  # nobody has: the emptiest
+        ([(3, 0), (8, 8), (2, 0)], None, 2),  # nobody has: the emptiest
     ],
 )
 def test_the_least_loaded_gets_it_with_affinity_for_the_holder(loads, holder, chosen):
-    assert place([Load(out, room, 8) for out, room in loads], holder) == chosen
+    assert Places((out, room, 8) for out, room in loads).give(holder) == chosen
 
 
-def test_larger_batches_are_filled_as_far_as_smaller_ones():
-    assert place([Load(4, 8, 8), Load(12, 32, 32)]) == 1
+def test_units_spread_until_there_is_no_room():
+    places = Places([(4, 8, 8), (12, 32, 32), (0, 0, 8)])
+    assert places.free == 24
+    given = [places.give() for _ in range(24)]
+    assert Counter(given) == {0: 4, 1: 20} and given[:3] == [1, 1, 1] and places.free == 0  # larger batches are filled as far
 
 
 def test_as_many_wait_as_leave_with_a_call_and_two_batches_are_the_most():
