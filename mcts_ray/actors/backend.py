@@ -126,6 +126,12 @@ class RayBackend:
         """Let a running search, by its id, spend more; False if it has ended or cannot use it."""
         return _get(self._manager.extend.remote(search, nfe))
 
+    def resize(self, workers: int) -> None:
+        """Have so many denoisers, also while searches run. More are asked of the cluster, which may have to grow for them, and join when
+        they have their place; those that are to go end what they do first. ValueError for none."""
+        self._ask("resize", workers)
+        self.workers = workers
+
     def census(self) -> dict[str, Any]:
         """What the tree manager has in hand."""
         return self._ask("census")
@@ -258,6 +264,7 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
             raise error.cause from None  # a sentence for the user
         raise
     except GetTimeoutError:
-        raise RuntimeError(f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks") from None
+        sentence = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
+        raise RuntimeError(sentence) from None
     except RayError as error:
         raise RuntimeError(f"an actor of the search has died: {str(error).strip().splitlines()[0]}") from error

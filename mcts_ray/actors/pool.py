@@ -101,6 +101,11 @@ class Worker:
         return max(0, self.room - len(self.out))
 
     @property
+    def idle(self) -> bool:
+        """Whether it has nothing in hand."""
+        return not (self.out or self.finished or self.tasks)
+
+    @property
     def wants_call(self) -> bool:
         """Whether something is to be sent: units, or word that those inside go on. A second call goes out only with as many units as
         leave with one, since a batch that is not full costs the time of a full one."""

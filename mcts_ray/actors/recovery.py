@@ -58,10 +58,10 @@ class Recovery:
         units = [unit for generation in generations for unit in generation]
         needed = (self.states.use((id, node)) for unit in units for node in origins(unit.work))
         refs = list(dict.fromkeys(batch.ref for batch in needed if batch))
-        generation = worker.generation
         nfe, images, size, kept, latents = await worker.redo(generations, refs)
         running.job.again += nfe
-        self.states.put(((id, node) for unit in units for node in unit.work.keep), Batch(kept, worker, generation, size))
+        keys = [(id, node) for unit in units for node in unit.work.keep]
+        self.states.put(keys, Batch(kept, None, 0, size))  # some it may have been told to free meanwhile
         return images, latents
 
     async def _again(self, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any] | None:

@@ -13,7 +13,10 @@ Key = tuple[str, str]  # search and node
 
 @dataclass(eq=False)
 class Batch:
-    """States behind one ref, which is all of them in memory: who made them, in which life, how many bytes, and which are still wanted."""
+    """States behind one ref, which is all of them in memory: who has them, in which life, how many bytes, and which are still wanted.
+
+    holder: the denoiser that made them in its store; None: nobody may rely on one, so that the ref is always sent.
+    """
 
     ref: Any
     holder: Any

@@ -21,9 +21,9 @@ from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.pool import Worker, rows
 from mcts_ray.actors.recovery import Running
+from mcts_ray.actors.resizing import Resizing
 from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.states import States
-from mcts_ray.actors.working import Working
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
 from mcts_ray.executor.base import Progress
@@ -33,7 +33,7 @@ from mcts_ray.search.base import Cost
 log = logging.getLogger(__name__)
 
 
-class TreeManager(Working):
+class TreeManager(Resizing):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
     Every call may be repeated. pickled: pairs of a denoiser and its reward, and the fusion actor. folder: of orders, for a restart.
@@ -43,14 +43,17 @@ class TreeManager(Working):
     def __init__(self, pickled: bytes, folder: str | None = None, cache: int | None = None) -> None:
         logs.set_up()  # here, since nothing else runs in its process
         pool, fusion = pickle.loads(pickled)
-        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
-        self.fusion = fusion
         self.archive = Archive(folder)
+        denoisers = self.archive.denoisers
+        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool[:denoisers]]  # others have gone
+        self.fusion = fusion
         self.session = Session()
         self.running: dict[str, Running] = {}
         self.states, self.deaths = States(cache), 0
         self._name, self._plans = secrets.token_hex(4), 0
-        self._loops: list[asyncio.Task] = []
+        self._loops: dict[Worker, asyncio.Task] = {}
+        self._joining: dict[Actor, asyncio.Task] = {}
+        self._size = 1
         self._failure: Exception | None = None
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
@@ -88,10 +91,12 @@ class TreeManager(Working):
             raise
 
     async def _restore(self) -> None:
-        """After a restart: every search that has not been handed over goes on."""
+        """After a restart: every search that has not been handed over goes on, and denoisers that have come meanwhile come again."""
         if orders := self.archive.orders():
             log.warning("the tree manager goes on with %d searches", len(orders))
             await self._enter(orders, restart=True)
+        if denoisers := self.archive.denoisers:
+            self._resize(denoisers)
 
     async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
         """Take searches in hand; after a `restart` without those whose run directory cannot be read any more."""
@@ -99,6 +104,7 @@ class TreeManager(Working):
         forwards: dict[str, int] = {}
         for key, reward in {order.key: order.reward for order in orders}.items():
             forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
+        self._size = orders[0].batch_size
         if not self.running:
             await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
         entering = []
@@ -115,16 +121,16 @@ class TreeManager(Working):
         self.session.add(running.job for running in entering)
         self.running |= {running.job.search.id: running for running in entering}
         if self._failure or not self._loops:
-            for loop in self._loops:
+            for loop in self._loops.values():
                 loop.cancel()
             for worker in self.workers:
                 worker.clear()
-            self._failure, self._loops = None, []
+            self._failure, self._loops = None, {}
         for running in entering:
             running.nfe = running.job.search.ledger.nfe
             await self._recover(running)
         self._release()
-        self._loops = self._loops or [asyncio.create_task(self._loop(worker)) for worker in self.workers]
+        self._loops = self._loops or {worker: asyncio.create_task(self._loop(worker)) for worker in self.workers}
         self._wake()
 
     async def _recover(self, running: Running) -> None:
@@ -206,7 +212,8 @@ class TreeManager(Working):
     async def census(self) -> dict[str, Any]:
         """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
         deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
-        that ended with a death by kind of actor, NFE by denoiser since it was begun, states that are kept and how many were evicted."""
+        that ended with a death by kind of actor, NFE by denoiser since it was begun, denoisers that wait for room, states that are kept
+        and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
@@ -221,6 +228,7 @@ class TreeManager(Working):
             "died": died,
             "nfe": [worker.nfe.total() for worker in self.workers],
             "room": sum(worker.size for worker in self.workers),
+            "joining": len(self._joining),
             "states": len(self.states),
             "evicted": self.states.evicted,
             **counts,

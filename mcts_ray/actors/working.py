@@ -37,8 +37,9 @@ class Working(Fusing):
 
     async def _loop(self, worker: Worker) -> None:
         try:
-            while True:
+            while not (worker.leaving and worker.idle):
                 await self._turn(worker)
+            self._leave(worker)
         except Exception as error:  # a defect must not leave anybody waiting
             self._fail(error)
 
@@ -53,6 +54,8 @@ class Working(Fusing):
             worker.loose = len(self.workers) > 1 and not self.session.limited
             if not worker.loose:
                 await worker.quiet()
+            if worker.leaving:
+                self._move_on(worker)  # what it was given over a loss
             if not worker.catching_up or not (worker.out or worker.finished):
                 await self._deal(worker)
             acted = await (self._loosely(worker) if worker.loose else self._in_step(worker))
@@ -107,7 +110,7 @@ class Working(Fusing):
         works = self.session.take(places.free)
         for work in works:
             batch = work.parent and self.states.use((work.search, work.parent))
-            held = batch and batch.generation == batch.holder.generation
+            held = batch and batch.holder and batch.generation == batch.holder.generation
             worker = self.workers[places.give(numbers.get(batch.holder) if held else None)]
             worker.give(work)
             if worker is not dealer:
