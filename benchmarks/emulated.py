@@ -6,11 +6,13 @@ the same time. Everything else is the real thing: the searches, the tree manager
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,13 @@ from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.executor.backend import Task
 from mcts_ray.executor.record import line
 from mcts_ray.reward.base import Scored
+from mcts_ray.search import MCTS, BestOfN, Setting
 from mcts_ray.search.base import Cost, Search, Work
+from mcts_ray.search.branching import Branching
 from mcts_ray.search.lineage import Again
 
 SHAPE = (4, 64, 64)  # of a latent of SD 1.5
+STORE = 2**30  # bytes of the object store of a cluster of our own
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 
@@ -147,7 +152,7 @@ class Engine:
 
 
 class EmulatedDenoiser(DenoiserWorker):
-    """A denoiser whose batches take `seconds`. spans: when its steps began and ended."""
+    """A denoiser whose batches take `seconds`. spans: when its steps began and ended, and how many samples they had."""
 
     def __init__(self, seconds: float, shape: tuple[int, int, int] = SHAPE) -> None:
         self.seconds, self.latent = seconds, Tensor(np.zeros(shape, np.float16))
@@ -161,9 +166,9 @@ class EmulatedDenoiser(DenoiserWorker):
         step = self.engine.step
 
         def timed() -> list[Walked]:
-            began = time.time()
+            began, size = time.time(), min(len(self.engine.units), batch_size)
             left = step()
-            self.spans.append((began, time.time()))
+            self.spans.append((began, time.time(), size))
             return left
 
         self.engine.step = timed
@@ -310,3 +315,40 @@ class Emulated:
     def seen(self) -> list[dict[str, Any]]:
         """What the denoisers have been through."""
         return ray.get([actor.handle.seen.remote() for actor in self.denoisers])
+
+    def rewards_seen(self) -> list[list[tuple[float, float]]]:
+        """When the reward actors were at work."""
+        return ray.get([actor.handle.seen.remote() for actor in self.rewards])
+
+
+@contextlib.contextmanager
+def cluster(address: str | None = None) -> Iterator[None]:
+    """A Ray cluster of our own with room for anything that is emulated, or the one at `address`."""
+    quiet = {"namespace": "mcts_ray", "log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(address="local", num_cpus=64, include_dashboard=False, object_store_memory=STORE, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def best_of_n(id: str, budget: int, levels: int) -> BestOfN:
+    """Walks of `levels` states."""
+    return BestOfN(id, Setting("a cat", levels=levels), budget)
+
+
+def mcts(id: str, budget: int, levels: int) -> MCTS:
+    """A tree of `levels` levels, as wide as it is asked for."""
+    return MCTS(id, Setting("a cat", levels=levels), budget, Branching(levels, 0.6, 3), seeds=max(8, budget // (16 * levels)))
+
+
+def union(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds in which any of the spans was under way."""
+    total, until = 0.0, float("-inf")
+    for began, ended in sorted(spans):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total

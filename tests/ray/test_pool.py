@@ -27,7 +27,7 @@ def pool(denoisers, **options):
 
 def overlap(spans, others):
     """Seconds in which something of both was going on."""
-    return sum(max(0.0, min(b, d) - max(a, c)) for a, b in spans for c, d in others)
+    return sum(max(0.0, min(b, d) - max(a, c)) for a, b, _ in spans for c, d in others)
 
 
 def test_every_denoiser_has_two_batches_at_most_and_all_are_at_work(cluster):
@@ -45,7 +45,7 @@ def test_scores_come_beside_the_denoiser(cluster):
     with pool(4, seconds=0.05, reward_seconds=0.05 / BATCH, rewards=4) as emulated:
         emulated.finish(emulated.submit([best_of_n(f"s{i}", 160, levels=1) for i in range(4)], in_flight=40))
         spans = [one["spans"] for one in emulated.seen()]
-        scoring = [cluster.get(actor.handle.seen.remote()) for actor in emulated.rewards]
+        scoring = emulated.rewards_seen()
     at_work = sum(b - a for one in scoring for a, b in one)
     beside = sum(overlap(*pair) for pair in zip(spans, scoring))
     assert beside >= 0.5 * at_work
@@ -55,7 +55,7 @@ def test_the_only_denoiser_is_not_kept_waiting_where_its_batch_is_full(cluster):
     """Twenty searches of one unit each in flight: outcomes decide nothing about the next batch, so it begins before they are there."""
     with pool(1, seconds=0.05, reward_seconds=0.05 / BATCH) as emulated:
         emulated.finish(emulated.submit([best_of_n(f"s{i}", 8, levels=1) for i in range(20)], in_flight=1))
-        spans, scoring = emulated.seen()[0]["spans"], cluster.get(emulated.rewards[0].handle.seen.remote())
+        spans, scoring = emulated.seen()[0]["spans"], emulated.rewards_seen()[0]
     assert overlap(spans, scoring) >= 0.4 * sum(b - a for a, b in scoring)
 
 
