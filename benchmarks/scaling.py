@@ -4,9 +4,10 @@
 
 Emulated denoisers (`benchmarks.emulated`: batches of 8, 250 ms each, no torch) under the real tree manager, pool and journals, and mcts on
 trees of 8 levels: sixteen jobs, and one. All together spend `steps` batches for every denoiser: at 128 steps one job has 16,384 NFE on 16
-denoisers and 65,536 on 64. (A search lets an eighth of its NFE be in flight, so small budgets alone cannot fill many denoisers.) `efficiency`: NFE/s over those of denoisers whose batches are always full and follow each other without a gap,
-from `RAMP` seconds after the first step until 85 % of the budget is spent, that is while there is enough to do; `whole`: the same
-from the submission of the jobs to the arrival of their finds. `load`: CPU seconds of the manager each second.
+denoisers and 65,536 on 64. A search lets an eighth of its NFE be in flight, so small budgets alone cannot fill many denoisers.
+`efficiency`: NFE/s over those of denoisers whose batches are always full and follow each other without a gap, from `RAMP` seconds after
+the first step until 85 % of the budget is spent, that is while there is enough to do; `whole`: the same from the submission of the jobs
+to the arrival of their finds. `load`: CPU seconds of the manager each second.
 
 real: `--real` denoisers on a cluster of their own or at `--address`, sixteen best-of-n searches, NFE/s over those of the first row.
 """
