@@ -7,7 +7,8 @@ trees of 8 levels: sixteen jobs, and one. All together spend `steps` batches for
 denoisers and 65,536 on 64. A search lets an eighth of its NFE be in flight, so small budgets alone cannot fill many denoisers.
 `efficiency`: NFE/s over those of denoisers whose batches are always full and follow each other without a gap, from `RAMP` seconds after
 the first step until 85 % of the budget is spent, that is while there is enough to do; `whole`: the same from the submission of the jobs
-to the arrival of their finds. `load`: CPU seconds of the manager each second.
+to the arrival of their finds. `fill`: of the slots of all batches, the share that had something to do. `stretch`: how much longer than it
+should a batch took, which is the machine's doing. `load`: CPU seconds of the manager each second.
 
 real: `--real` denoisers on a cluster of their own or at `--address`, sixteen best-of-n searches, NFE/s over those of the first row.
 """
@@ -46,6 +47,8 @@ def emulated(denoisers: int, jobs: int, steps: int, seconds: float) -> dict[str,
         "budget": budget,
         "efficiency": round(_sustained(seen, nfe) / ideal, 4),
         "whole": round(nfe / (ended - start) / ideal, 4),
+        "fill": round(nfe / (BATCH * len(seen)), 4),
+        "stretch": round(sum(b - a for a, b, _ in seen) / (seconds * len(seen)), 4),
         "nfe_per_second": round(nfe / (ended - start), 1),
         "leaves_per_second": round(sum(len(one.finished) for one in found) / (ended - start), 1),
         "load": round(cpu / (ended - start), 3),

@@ -27,11 +27,13 @@ class Resizing(Working):
     _joining: dict[Actor, asyncio.Task]
     _loops: dict[Worker, asyncio.Task]
     _size: int
+    _opening: asyncio.Task
 
     async def resize(self, denoisers: int) -> None:
         """Have so many, as soon as there is room for more, or those that are to go have ended what they do."""
         if denoisers < 1:
             raise ValueError(f"there must be at least one denoiser, not {denoisers}")
+        await asyncio.shield(self._opening)
         self._resize(denoisers)
         self.archive.keep_denoisers(denoisers)
 

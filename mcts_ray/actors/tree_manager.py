@@ -261,7 +261,7 @@ class TreeManager(Resizing):
             return
         job.stopping = True
         costs: list[Cost] = []
-        for worker in self.workers:
+        for worker in list(self.workers):
             async with worker.busy:
                 await worker.quiet()
                 costs += await worker.drop(id)
