@@ -6,6 +6,7 @@ Torch is imported when the model is, not when this module is: the tree manager a
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -89,10 +90,10 @@ class DenoiserWorker:
         self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
     def advance(
-        self, generation: int, units: Sequence[Again], starts: Sequence[Any], states: Sequence[Any], seconds: float | None
+        self, generation: int, packed: bytes, starts: Sequence[Any], states: Sequence[Any], seconds: float | None
     ) -> tuple[Report, States, list[np.ndarray]]:
-        """Take in units, as far as they had got elsewhere, and step until one has left, nothing is in, or another step would take
-        longer than `seconds`; with None, only take them in.
+        """Take in units (a pickled list of `Again`), as far as they had got elsewhere, and step until one has left, nothing is in, or
+        another step would take longer than `seconds`; with None, only take them in.
 
         Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
         parents of some.
@@ -103,7 +104,7 @@ class DenoiserWorker:
         start = time.perf_counter()
         engine = self.engine
         before_nfe = engine.spent
-        walked, last = self._take_in(units, starts, states), 0.0
+        walked, last = self._take_in(pickle.loads(packed), starts, states), 0.0
         while seconds is not None and not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
             walked = engine.step()
