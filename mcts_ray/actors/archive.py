@@ -57,5 +57,19 @@ class Archive:
             with contextlib.suppress(OSError):
                 self._path(id).unlink()
 
+    def keep_denoisers(self, count: int) -> None:
+        """How many denoisers there are to be, where that has changed since the beginning."""
+        if self._folder:
+            with contextlib.suppress(OSError):
+                (self._folder / "denoisers").write_text(str(count), encoding="utf-8")
+
+    @property
+    def denoisers(self) -> int | None:
+        """That number; None if it has not changed."""
+        try:
+            return int((self._folder / "denoisers").read_text(encoding="utf-8")) if self._folder else None
+        except (OSError, ValueError):
+            return None
+
     def _path(self, id: str, ending: str = ".order") -> Path:
         return self._folder / f"{id}{ending}"

@@ -40,14 +40,16 @@ from mcts_ray.reward.resolve import module_paths
 from mcts_ray.reward.step import absolute
 
 START = 600.0  # seconds that a cluster may take to find room for the actors
+CACHE, MOST_CACHE = 0.3, 4 * 2**30  # of the cluster's object store, what states of trees may take; bytes
 POLL = 0.2  # seconds between two looks at the progress
 
 
 class RayBackend:
     """Carries out searches on the cluster at `address`, or as `mcts_ray.actors.cluster` finds or starts one.
 
-    Raises ValueError, before any actor is made, for an address where nobody answers, and for more workers or another device
-    than the cluster has.
+    cache: bytes that the states of all trees may take; those over it are evicted, and made again where they are needed. None: a share
+    of the object store. Raises ValueError, before any actor is made, for an address where nobody answers, and for more workers or
+    another device than the cluster has.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class RayBackend:
         batch_size: int | None = None,
         workers: int | None = None,
         address: str | None = None,
+        cache: int | None = None,
     ) -> None:
-        self.model, self.dtype, self.batch_size = model, dtype, batch_size
+        self.model, self.dtype, self.batch_size, self._cache = model, dtype, batch_size, cache
         address = cluster.find(address)
         if address is None and device == "cuda" and not ray.is_initialized():
             resolve_device(device)  # a cluster of our own has what this machine has
@@ -124,6 +127,12 @@ class RayBackend:
         """Let a running search, by its id, spend more; False if it has ended or cannot use it."""
         return _get(self._manager.extend.remote(search, nfe))
 
+    def resize(self, workers: int) -> None:
+        """Have so many denoisers, also while searches run. More are asked of the cluster, which may have to grow for them, and join when
+        they have their place; those that are to go end what they do first. ValueError for none."""
+        self._ask("resize", workers)
+        self.workers = workers
+
     def census(self) -> dict[str, Any]:
         """What the tree manager has in hand."""
         return self._ask("census")
@@ -162,7 +171,9 @@ class RayBackend:
         """Ray restarts it when its process dies; it then goes on by itself with what is in the folder."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         manager = ray.remote(TreeManager).options(num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here)
-        return manager.remote(cloudpickle.dumps(self._pool), str(self._folder))  # Ray warns of handles among what a restart needs
+        store = ray.cluster_resources().get("object_store_memory", 0)
+        cache = self._cache or min(MOST_CACHE, int(CACHE * store)) or None
+        return manager.remote(cloudpickle.dumps(self._pool), str(self._folder), cache)  # pickled: Ray warns of handles it may need again
 
     def _spooled(self, task: Task) -> Task:
         """A search that nobody wants written down, with a journal for the manager's sake."""
@@ -254,6 +265,7 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
             raise error.cause from None  # a sentence for the user
         raise
     except GetTimeoutError:
-        raise RuntimeError(f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks") from None
+        sentence = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
+        raise RuntimeError(sentence) from None
     except RayError as error:
         raise RuntimeError(f"an actor of the search has died: {str(error).strip().splitlines()[0]}") from error

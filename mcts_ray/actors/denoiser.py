@@ -6,6 +6,7 @@ Torch is imported when the model is, not when this module is: the tree manager a
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -49,11 +50,12 @@ class Left:
 
 @dataclass(frozen=True)
 class Report:
-    """What a call of `advance` did. nfe: by search, since the engine was begun; step_seconds: of its last batch."""
+    """What a call of `advance` did. nfe: by search; step_seconds: of its last batch; size: bytes of the states that were kept."""
 
     left: tuple[Left, ...]
     nfe: Counter[str]
     step_seconds: float
+    size: int = 0
 
 
 class Reborn(RuntimeError):
@@ -93,10 +95,10 @@ class DenoiserWorker:
         self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
     def advance(
-        self, generation: int, units: Sequence[Again], starts: Sequence[Any], states: Sequence[Any], seconds: float | None
+        self, generation: int, packed: bytes, starts: Sequence[Any], states: Sequence[Any], seconds: float | None
     ) -> tuple[Report, States, list[np.ndarray]]:
-        """Take in units, as far as they had got elsewhere, and step until one has left, nothing is in, or another step would take
-        longer than `seconds`; with None, only take them in.
+        """Take in units (a pickled list of `Again`), as far as they had got elsewhere, and step until one has left, nothing is in, or
+        another step would take longer than `seconds`; with None, only take them in.
 
         Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
         parents of some.
@@ -106,7 +108,8 @@ class DenoiserWorker:
         self._check(generation)
         start = time.perf_counter()
         engine = self.engine
-        walked, last = self._take_in(units, starts, states), 0.0
+        before_nfe = engine.spent
+        walked, last = self._take_in(pickle.loads(packed), starts, states), 0.0
         while seconds is not None and not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
             walked = engine.step()
@@ -114,14 +117,15 @@ class DenoiserWorker:
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
         left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores, w.gains) for w in walked)
         latents = [latent.cpu().numpy() for w in walked for latent in w.to_decode]
-        return Report(left, engine.spent, last), {key: _packed(engine.store.get(*key)) for key in kept}, latents
+        states = {key: _packed(engine.store.get(*key)) for key in kept}
+        return Report(left, engine.spent - before_nfe, last, _size(states)), states, latents
 
     def redo(
         self, generation: int, generations: Sequence[Sequence[Again]], states: Sequence[Any]
-    ) -> tuple[tuple[int, list[str]], States, list[np.ndarray]]:
+    ) -> tuple[tuple[int, list[str], int], States, list[np.ndarray]]:
         """Walk the beginnings of units again, from `states` (refs to `States` that hold what they start from).
 
-        Returns NFE and the nodes whose latents are left; the states that are kept; those latents.
+        Returns NFE, the nodes whose latents are left, and the bytes of the states that are kept; those states; those latents.
         Raises Reborn and Gone as `advance`.
         """
         from mcts_ray.executor.redo import redo
@@ -131,8 +135,9 @@ class DenoiserWorker:
         walked = redo(self.engine, generations)
         keys = dict.fromkeys((w.work.search, node) for w in walked if not w.error for node in w.work.keep)
         images = [w for w in walked if w.latent is not None]
-        report = sum(w.nfe for w in walked), [w.work.edges[-1].node for w in images]
-        return report, {key: _packed(self.engine.store.get(*key)) for key in keys}, [w.latent.cpu().numpy() for w in images]
+        made = {key: _packed(self.engine.store.get(*key)) for key in keys}
+        report = sum(w.nfe for w in walked), [w.work.edges[-1].node for w in images], _size(made)
+        return report, made, [w.latent.cpu().numpy() for w in images]
 
     def install(self, source: str, version: Version) -> None:
         """A new version of an IGE, which searches that are not pinned go by from now on."""
@@ -173,17 +178,22 @@ class DenoiserWorker:
                     store.put(*key, unpacked(state, self.denoiser.device))
 
     def _take_in(self, units: Sequence[Again], starts: Sequence[Any], states: Sequence[Any]) -> list[Walked]:
-        import torch
-
         found = fetched([*starts, *states])
         made = {id: start for part in found[: len(starts)] for id, start in part.items()}
         parents = {(unit.work.search, unit.work.parent) for unit in units}
         self._put([{key: state for key, state in part.items() if key in parents} for part in found[len(starts) :]])
         noise, whole = {}, {}
         for work in (unit.work for unit in units if unit.work.fuse):
+            import torch
+
             tensor, is_whole = made[work.id]
             (whole if is_whole else noise)[work.edges[0].node] = torch.from_numpy(tensor.copy())
         return self.engine.resume(units, noise, whole)
+
+
+def _size(states: States) -> int:
+    """Bytes of states."""
+    return sum(tensors.nbytes + (0 if features is None else features.nbytes) for _, tensors, features in states.values())
 
 
 def _packed(kept) -> State:

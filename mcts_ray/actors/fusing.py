@@ -59,9 +59,9 @@ class Fusing(Recovery):
     async def _call_fusion(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """One call of the fusion actor: what it says of each unit, and a ref to what they start from. Raises Gone."""
         nodes = [(work.search, node) for work in works if work.fuse.mode in STATES for node in work.fuse.particles]
-        refs = list(dict.fromkeys(self.states[key][0] for key in nodes if key in self.states))
+        refs = list(dict.fromkeys(batch.ref for key in nodes if (batch := self.states.use(key))))
         try:
             return await self.fusion.parts("fuse", 2, works, shape, refs)
         except Gone as gone:
-            self._drop(Gone.refs(gone))
+            self.states.drop(Gone.refs(gone))
             raise

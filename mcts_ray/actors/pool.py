@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from mcts_ray.actors import spec
 from mcts_ray.actors.denoiser import Reborn, Report
 from mcts_ray.actors.reward import GpuReward, UnknownReward
 from mcts_ray.actors.spec import TRIES, Actor, Gone
+from mcts_ray.actors.states import Key
+from mcts_ray.executor.schedule import Depth
 from mcts_ray.executor.session import Verdict, Walk
 from mcts_ray.search.base import Cost, Work
 from mcts_ray.search.lineage import Again
 
-Key = tuple[str, str]  # search and unit, or search and node
+CALLS = 2  # that a denoiser may have to answer: it works on one, and the next one is there when it has done
 DEATHS = (*spec.DEATHS, Reborn)
 
 
@@ -35,15 +38,28 @@ class Finished:
         return self.walk.work
 
 
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A call of `advance` under way, with the units that it took along: refs to its report, the states it keeps and its latents."""
+
+    units: list[Again]
+    answer: Any
+    kept: Any
+    latents: Any
+    generation: int
+
+
 @dataclass(eq=False)
 class Worker:
     """A denoiser, the reward actor that scores for it, and the units that they have in hand.
 
-    out: units given to it, `pending` those of them not yet sent; starts: refs to what those that are fused start from;
-    finished: units that wait to be scored. size: its batch size. generation: names its engine, which no restart of anybody gives
-    twice. nfe: spent in it, by search, and `inside`, on units that are in it still. busy: held while one of its calls is under way.
-    up: False from its death until it is back; reviving: held while it comes back. catching_up: it is to take in what another manager
-    has left before anything else goes out.
+    out: units given to it, by search and unit, `pending` those of them not yet sent; starts: refs to what those that are fused start
+    from; finished: units that wait to be scored. size: its batch size. loose: it may be given more than one batch, by `depth`, and its
+    outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives twice. nfe: spent in it, by
+    search, and `inside`, on units that are in it still. busy: held by whoever sends it something, `calls`: of `advance`, that it has
+    not answered. up: False from its death until it is back; reviving: held while it comes back. catching_up: it is to take in what
+    another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing in hand.
+    news: set when there may be something to do for it.
     """
 
     denoiser: Actor
@@ -61,11 +77,64 @@ class Worker:
     reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
     up: bool = True
     catching_up: bool = False
+    loose: bool = False
+    leaving: bool = False
+    calls: int = 0
+    scoring: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: set[asyncio.Task] = field(default_factory=set)
+    trouble: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.depth = Depth(self.size)
+
+    @property
+    def room(self) -> int:
+        """Units that it may have in hand: a batch, and where it is loose some that wait for the next one, unless what waits for the
+        reward actor is two batches already."""
+        if not self.up or self.leaving or (self.loose and len(self.finished) >= 2 * self.size):
+            return 0
+        return self.size + self.depth.next if self.loose else self.size
 
     @property
     def free(self) -> int:
-        """Units that still fit in one batch."""
-        return max(0, self.size - len(self.out)) if self.up else 0
+        """Units that it may still be given."""
+        return max(0, self.room - len(self.out))
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing in hand."""
+        return not (self.out or self.finished or self.tasks)
+
+    @property
+    def wants_call(self) -> bool:
+        """Whether something is to be sent: units, or word that those inside go on. A second call goes out only with as many units as
+        leave with one, since a batch that is not full costs the time of a full one."""
+        if self.calls:
+            return self.loose and self.calls < CALLS and len(self.ready) >= self.depth.next
+        return bool(self.ready) or self.sent > 0
+
+    @property
+    def sent(self) -> int:
+        """Units that it has been sent, and that have not left."""
+        return len(self.out) - len(self.pending)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside everything else; what it raises is `trouble`."""
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            self.trouble = task.exception()
+        self.news.set()
+
+    async def quiet(self) -> None:
+        """Until nothing of it is under way; for whoever holds `busy`."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
 
     def give(self, work: Work, sizes: tuple[int, ...] = ()) -> None:
         """A unit for its next call, as far as it had got by calls of these `sizes`; one that is to be fused goes out once what it
@@ -81,60 +150,75 @@ class Worker:
     def clear(self) -> None:
         """Forget everything in hand."""
         self.out, self.pending, self.starts, self.finished = {}, [], {}, []
-        self.inside, self.catching_up = Counter(), False
+        self.inside, self.catching_up, self.trouble = Counter(), False, None
+        for task in self.tasks:
+            task.cancel()
 
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
         self.size, self.nfe, self.inside, self.generation = size, Counter(), Counter(), secrets.randbits(60)
+        self.depth = Depth(size)
         await self.denoiser.call("begin", self.generation, size)
 
     @property
     def ready(self) -> list[Again]:
         """The pending units that can go. One that has been lost twice goes alone, so that it fails alone if it is to blame."""
         ready = [unit for unit in self.pending if not unit.work.fuse or unit.work.id in self.starts]
-        suspects = [unit for unit in ready if unit.work.epoch >= TRIES - 1]
-        if not suspects:
+        if all(work.epoch < TRIES - 1 for work in self.out.values()):
             return ready
-        return suspects[:1] if len(self.pending) == len(self.out) else []
+        suspects = [unit for unit in ready if unit.work.epoch >= TRIES - 1]
+        if self.sent:  # something is inside, a suspect or what was there before
+            return []
+        return suspects[:1] or ready
 
-    async def advance(self, states: Sequence[Any], seconds: float | None) -> tuple[Counter[str], list[Finished], Any]:
-        """Send what is ready and step until units leave: (NFE spent by search, those units, ref to the states they kept).
-
-        With `seconds` None they are only taken in. Raises one of `DEATHS` if the denoiser dies over it, or has died before, and Gone,
-        with nothing sent, if refs are lost.
-        """
+    def send(self, states: Sequence[Any], seconds: float | None) -> Sent:
+        """Send what is ready, of more than a batch the rest with the next call, and have it step until units leave; with `seconds` None
+        they are only taken in."""
         units = self.ready
+        if self.loose:
+            units = units[: self.depth.next if self.calls else max(0, self.size - self.sent)]
         starts = list(dict.fromkeys(self.starts[unit.work.id] for unit in units if unit.work.fuse))
         call = self.denoiser.handle.advance.options(num_returns=3)
-        answer, kept, latents = call.remote(self.generation, units, starts, states, seconds)
+        packed = pickle.dumps(units)  # plain data, which Ray's own pickler takes several times as long for
+        answer, kept, latents = call.remote(self.generation, packed, starts, states, seconds)
         sent = {id(unit) for unit in units}
         self.pending = [unit for unit in self.pending if id(unit) not in sent]
+        self.calls += 1
+        return Sent(units, answer, kept, latents, self.generation)
+
+    async def receive(self, sent: Sent) -> tuple[Report, list[Finished]]:
+        """The answer to a call: its report, and the units that have left. Raises one of `DEATHS` if the denoiser dies over it, or has
+        died before, and Gone, with nothing taken in, if refs are lost."""
         try:
             with self.denoiser.call_under_way():
-                report: Report = await answer
+                report: Report = await sent.answer
         except Gone:
-            self.pending = [*(unit for unit in units if (unit.work.search, unit.work.id) in self.out), *self.pending]
+            self.pending = [*(unit for unit in sent.units if (unit.work.search, unit.work.id) in self.out), *self.pending]
             raise
-        for unit in units:
+        finally:
+            self.calls -= 1
+        for unit in sent.units:
             self.starts.pop(unit.work.id, None)
-        spent, self.nfe, self.step_seconds = report.nfe - self.nfe, report.nfe, report.step_seconds
-        self.inside.update(spent)
+        self.step_seconds = report.step_seconds
+        self.nfe.update(report.nfe)
+        self.inside.update(report.nfe)
+        self.depth.left(len(report.left))
         left, row = [], 0
         for one in report.left:
             rows, row = range(row, row + one.latents), row + one.latents
             work = self.out.pop((one.search, one.work), None)
             self.inside[one.search] -= one.cost.nfe
             if work is not None:
-                left.append(Finished(Walk(work, one.cost, one.error, one.scores, one.gains), latents, rows))
-        return spent, left, kept
+                left.append(Finished(Walk(work, one.cost, one.error, one.scores, one.gains), sent.latents, rows))
+        return report, left
 
-    async def redo(self, generations: Sequence[Sequence[Again]], states: Sequence[Any]) -> tuple[int, list[str], Any, Any]:
-        """Have units walked again: (NFE, nodes of the images, ref to the states kept, ref to the latents of the images). Raises as
-        `advance`."""
+    async def redo(self, generations: Sequence[Sequence[Again]], states: Sequence[Any]) -> tuple[int, list[str], int, Any, Any]:
+        """Have units walked again: (NFE, nodes of the images, bytes of the states kept, ref to those, ref to the latents of the images).
+        Raises as `receive`."""
         report, kept, latents = self.denoiser.handle.redo.options(num_returns=3).remote(self.generation, generations, states)
         with self.denoiser.call_under_way():
-            nfe, nodes = await report
-        return nfe, nodes, kept, latents
+            nfe, nodes, size = await report
+        return nfe, nodes, size, kept, latents
 
     async def show(self, latents: Any, count: int) -> tuple[list[bytes], list[Any]]:
         """Thumbnails of the latents behind a ref, and refs to their images."""

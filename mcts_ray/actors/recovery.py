@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcts_ray.actors.pool import DEATHS, Key, Worker
+from mcts_ray.actors.pool import DEATHS, Worker
 from mcts_ray.actors.spec import TRIES, Gone
+from mcts_ray.actors.states import Batch, States
 from mcts_ray.executor.base import Job
 from mcts_ray.executor.session import Session, Walk
 from mcts_ray.search.base import Cost, Work
@@ -33,18 +34,17 @@ class Running:
 
 
 class Recovery:
-    """The part of the tree manager that mends. states: by node, a ref to its state and others, who made it in which life."""
+    """The part of the tree manager that mends. states: refs to the states of all trees, and who made them in which life."""
 
     workers: list[Worker]
     session: Session
     running: dict[str, Running]
-    states: dict[Key, tuple[Any, Worker, int]]
+    states: States
     deaths: int
-    _news: asyncio.Event
 
     def _emptiest(self, beside: Worker | None = None) -> Worker:
-        """The denoiser with the fewest units, of equal ones `beside`; one that is dead only where no other lives."""
-        return min(self.workers, key=lambda one: (not one.up, len(one.out), one is not beside))
+        """The denoiser with the fewest units, of equal ones `beside`; one that is dead, or about to go, only where there is no other."""
+        return min(self.workers, key=lambda one: (not one.up, one.leaving, len(one.out), one is not beside))
 
     def _missing(self, id: str, works: Sequence[Work]) -> list[str]:
         """The nodes of a search that units start from and whose states are lost."""
@@ -56,11 +56,12 @@ class Recovery:
         id = running.job.search.id
         generations = running.job.lineage.again(nodes, lambda node: (id, node) in self.states)
         units = [unit for generation in generations for unit in generation]
-        needed = (self.states.get((id, node)) for unit in units for node in origins(unit.work))
-        refs = list(dict.fromkeys(ref for ref, *_ in filter(None, needed)))
-        nfe, images, kept, latents = await worker.redo(generations, refs)
+        needed = (self.states.use((id, node)) for unit in units for node in origins(unit.work))
+        refs = list(dict.fromkeys(batch.ref for batch in needed if batch))
+        nfe, images, size, kept, latents = await worker.redo(generations, refs)
         running.job.again += nfe
-        self.states |= {(id, node): (kept, worker, worker.generation) for unit in units for node in unit.work.keep}
+        keys = [(id, node) for unit in units for node in unit.work.keep]
+        self.states.put(keys, Batch(kept, None, 0, size))  # some it may have been told to free meanwhile
         return images, latents
 
     async def _again(self, running: Running, nodes: Sequence[str]) -> tuple[list[str], Any] | None:
@@ -72,7 +73,7 @@ class Recovery:
             try:
                 return await self._redo(worker, running, nodes)
             except Gone as gone:
-                self._drop(Gone.refs(gone))
+                self.states.drop(Gone.refs(gone))
             except DEATHS:
                 await self._lost(worker)
         return None
@@ -92,22 +93,18 @@ class Recovery:
         running.job.gallery |= dict(zip(nodes, images))
         running.job.thumbnails |= dict(zip(nodes, small))
 
-    def _drop(self, refs: set[str]) -> None:
-        """States that are lost."""
-        self.states = {key: state for key, state in self.states.items() if state[0].hex() not in refs}
-
     async def _gone(self, worker: Worker, refs: set[str]) -> None:
         """What units were to start from is lost; they stay, and it is made again."""
-        self._drop(refs)
+        self.states.drop(refs)
         fused = [unit.work for unit in worker.pending if unit.work.id in worker.starts and worker.starts[unit.work.id].hex() in refs]
         for work in fused:
             del worker.starts[work.id]
         if fused:
             await self._fuse(fused)
 
-    async def _lost(self, worker: Worker) -> None:
-        """The denoiser died: its units go out again, to others if there are any; it comes back meanwhile."""
-        if not worker.up:
+    async def _lost(self, worker: Worker, generation: int | None = None) -> None:
+        """The denoiser died, in this life: its units go out again, to others if there are any; it comes back meanwhile."""
+        if not worker.up or generation not in (None, worker.generation):
             return
         self.deaths += 1
         works, inside = worker.fall()
@@ -129,6 +126,6 @@ class Recovery:
             await self._fuse(fused)
 
     def _wake(self) -> None:
-        """Something has been told or has come: whoever waits for work may find some."""
-        self._news.set()
-        self._news = asyncio.Event()
+        """Something has come, or has changed for all: whoever waits for work may find some."""
+        for worker in self.workers:
+            worker.news.set()

@@ -114,6 +114,10 @@ class GpuReward(Actor):
         self._args, self._paths, self._place = args, paths, (node, list(gpus))
         super().__init__(RewardWorker, *args, gpus, paths, num_cpus=0, scheduling_strategy=_on(node))
 
+    def beside(self, node: str, gpus: Sequence[str]) -> GpuReward:
+        """One more like it, on the GPUs of another denoiser."""
+        return GpuReward(node, gpus, *self._args, paths=self._paths)
+
     def follow(self, node: str, gpus: Sequence[str]) -> bool:
         """A new one where the denoiser is now; False, and nothing done, if that is where it was."""
         if self._place == (node, list(gpus)):

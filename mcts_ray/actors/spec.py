@@ -40,6 +40,11 @@ class Actor:
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
 
+    def another(self) -> Actor:
+        """One more like it."""
+        worker, args, options = self._recipe
+        return Actor(worker, *args, **options)
+
     async def call(self, method: str, *args: Any) -> Any:
         """The answer of a call that may be repeated: where the actor dies over it, the next one is asked."""
         answer, *_ = await self.parts(method, 1, *args)

@@ -1,9 +1,8 @@
 """The tree manager: one asynchronous actor that holds many searches and keeps a pool of denoisers at work on them.
 
-It does for several denoisers what `LocalExecutor` does with one engine, on the same `Session`: units are dealt until every
-batch is full, and a loop for each denoiser has it step until some have left, has their latents scored, and tells the
-outcomes. With one denoiser the order of asks and tells is the local one, so the tree is the same, node for node. One call
-carries a batch; latents, kept states and images pass from actor to actor as object refs that the manager owns and never
+It does for several denoisers what `LocalExecutor` does with one engine, on the same `Session`; how is told in
+`mcts_ray.actors.working`. With one denoiser the order of asks and tells is the local one, so the tree is the same, node for node.
+One call carries a batch; latents, kept states and images pass from actor to actor as object refs that the manager owns and never
 reads. Any of the actors may die: units go out again, states and images that are lost are made again by replay, and the manager
 itself, restarted, goes on with what its archive and the journals of its searches say.
 """
@@ -20,43 +19,42 @@ from typing import Any
 
 from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
-from mcts_ray.actors.pool import DEATHS, Worker, rows
-from mcts_ray.actors.fusing import Fusing
+from mcts_ray.actors.pool import Worker, rows
 from mcts_ray.actors.recovery import Running
-from mcts_ray.actors.spec import TRIES, Actor, Gone, look_in
-from mcts_ray.actors.trainer import TrainerWorker
+from mcts_ray.actors.resizing import Resizing
+from mcts_ray.actors.spec import Actor, look_in
+from mcts_ray.actors.states import States
 from mcts_ray.config import SearchConfig
 from mcts_ray.executor.backend import Found, Plan, Task
 from mcts_ray.executor.base import Progress
-from mcts_ray.executor.learning import drained
 from mcts_ray.executor.session import Session, progress
-from mcts_ray.gain.choose import Transition
-from mcts_ray.search.base import Cost, Work
+from mcts_ray.search.base import Cost
 
 log = logging.getLogger(__name__)
-PAUSE = 0.2  # seconds between two attempts to write what could not be written
-SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
 
-class TreeManager(Fusing):
+class TreeManager(Resizing):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
     Every call may be repeated. pickled: (denoiser, reward) pairs, the fusion actor, folders of modules. folder: of orders, for a restart.
+    cache: bytes that the states of all trees may take together.
     """
 
-    def __init__(self, pickled: bytes, folder: str | None = None) -> None:
+    def __init__(self, pickled: bytes, folder: str | None = None, cache: int | None = None) -> None:
         logs.set_up()  # here, since nothing else runs in its process
         pool, fusion, paths = pickle.loads(pickled)
         look_in(paths)
-        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool]
-        self.fusion = fusion
         self.archive = Archive(folder)
+        denoisers = self.archive.denoisers
+        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool[:denoisers]]  # others have gone
+        self.fusion = fusion
         self.session = Session()
         self.running: dict[str, Running] = {}
-        self.states, self.deaths = {}, 0
+        self.states, self.deaths = States(cache), 0
         self._name, self._plans = secrets.token_hex(4), 0
-        self._news = asyncio.Event()
-        self._loops: list[asyncio.Task] = []
+        self._loops: dict[Worker, asyncio.Task] = {}
+        self._joining: dict[Actor, asyncio.Task] = {}
+        self._size = 1
         self._failure: Exception | None = None
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
@@ -94,10 +92,12 @@ class TreeManager(Fusing):
             raise
 
     async def _restore(self) -> None:
-        """After a restart: every search that has not been handed over goes on."""
+        """After a restart: every search that has not been handed over goes on, and denoisers that have come meanwhile come again."""
         if orders := self.archive.orders():
             log.warning("the tree manager goes on with %d searches", len(orders))
             await self._enter(orders, restart=True)
+        if denoisers := self.archive.denoisers:
+            self._resize(denoisers)
 
     async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
         """Take searches in hand; after a `restart` without those whose run directory cannot be read any more."""
@@ -105,6 +105,7 @@ class TreeManager(Fusing):
         forwards: dict[str, int] = {}
         for key, reward in {order.key: order.reward for order in orders}.items():
             forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
+        self._size = orders[0].batch_size
         if not self.running:
             await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
         entering = []
@@ -121,16 +122,16 @@ class TreeManager(Fusing):
         self.session.add(running.job for running in entering)
         self.running |= {running.job.search.id: running for running in entering}
         if self._failure or not self._loops:
-            for loop in self._loops:
+            for loop in self._loops.values():
                 loop.cancel()
             for worker in self.workers:
                 worker.clear()
-            self._failure, self._loops = None, []
+            self._failure, self._loops = None, {}
         for running in entering:
             running.nfe = running.job.search.ledger.nfe
             await self._recover(running)
         self._release()
-        self._loops = self._loops or [asyncio.create_task(self._loop(worker)) for worker in self.workers]
+        self._loops = self._loops or {worker: asyncio.create_task(self._loop(worker)) for worker in self.workers}
         self._wake()
 
     async def _recover(self, running: Running) -> None:
@@ -212,7 +213,8 @@ class TreeManager(Fusing):
     async def census(self) -> dict[str, Any]:
         """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
         deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
-        that ended with a death by kind of actor, and NFE by denoiser since it was begun."""
+        that ended with a death by kind of actor, NFE by denoiser since it was begun, denoisers that wait for room, states that are kept
+        and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
@@ -227,138 +229,29 @@ class TreeManager(Fusing):
             "died": died,
             "nfe": [worker.nfe.total() for worker in self.workers],
             "room": sum(worker.size for worker in self.workers),
+            "joining": len(self._joining),
+            "states": len(self.states),
+            "evicted": self.states.evicted,
             **counts,
         }
 
-    # one loop for each denoiser ------------------------------------------------------------------------------------
+    # the end -------------------------------------------------------------------------------------------------------
 
-    async def _loop(self, worker: Worker) -> None:
-        try:
-            while True:
-                await self._turn(worker)
-        except Exception as error:  # a defect must not leave anybody waiting
-            self._failure = error
-            for running in self.running.values():
-                running.job.stopping = True
-                with contextlib.suppress(Exception):
-                    self.session.halt(running.job)
-                running.ended.set()
-            self.session.turn.clear()
-
-    async def _turn(self, worker: Worker) -> None:
-        """Deal units, then score what has finished or step; with nothing to do, wait for news."""
-        news = self._news
-        if not worker.up:
-            await worker.revive()
-        async with worker.busy:
-            if not worker.catching_up or not (worker.out or worker.finished):
-                await self._deal()
-            if worker.finished and (worker.free or self.session.limited or len(worker.finished) >= worker.size):
-                worker.catching_up = False
-                await self._score(worker)
-                idle = False
-            elif worker.out and (worker.ready or len(worker.pending) < len(worker.out)):
-                await self._advance(worker)
-                idle = False
-            else:
-                idle = True
-        await self._retire(worker)
-        if idle:
-            longest = PAUSE if self.session.paused else 60.0
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), min(longest, max(0.01, self.session.seconds_left())))
-
-    async def _deal(self) -> None:
-        """Ask for units until every batch is full or nobody has more for now; each goes to the denoiser with the fewest, of
-        equal ones to the one that has its parent's state. What fused ones start from is made first."""
-        fused: list[Work] = []
-        while any(worker.free for worker in self.workers) and (works := self.session.take(1)):
-            work = works[0]
-            _, holder, _ = self.states.get((work.search, work.parent), (None, None, 0))
-            worker = self._emptiest(holder)
-            worker.give(work)
-            if work.fuse:
-                fused.append(work)
-            if not worker.busy.locked():
-                self._wake()
-        if fused:
-            await self._fuse(fused)
-
-    async def _advance(self, worker: Worker) -> None:
-        """One call of the denoiser; units that leave latents then wait for their score, the others are told."""
-        seconds = None if worker.catching_up else min(SLICE, self.session.seconds_left())
-        try:
-            for id in dict.fromkeys(unit.work.search for unit in worker.ready):
-                if lost := self._missing(id, [unit.work for unit in worker.ready if unit.work.search == id]):
-                    await self._redo(worker, self.running[id], lost)
-            spent, units, kept = await worker.advance(self._elsewhere(worker), seconds)
-        except Gone as gone:
-            await self._gone(worker, Gone.refs(gone))
-            return
-        except DEATHS:
-            await self._lost(worker)
-            return
-        for id in spent.keys() & self.running.keys():
-            self.running[id].nfe += spent[id]
-        for unit in units:
-            if not unit.walk.error:
-                self.states |= {(unit.work.search, node): (kept, worker, worker.generation) for node in unit.work.keep}
-        for unit in self.session.in_order(units):
-            if unit.rows:
-                worker.finished.append(unit)
-            elif again := self.session.again(unit.walk):
-                worker.give(again)
-                if again.fuse:
-                    await self._fuse([again])
-            else:
-                self.session.settle(unit.walk)
-                self._wake()
-        midway = any(running.job.midway for running in self.running.values())
-        worker.catching_up = worker.catching_up and midway and bool(worker.finished)
-
-    def _elsewhere(self, worker: Worker) -> list[Any]:
-        """Refs to the states of parents of units to be sent that this denoiser does not hold itself."""
-        here = (worker, worker.generation)
-        parents = (self.states.get((unit.work.search, unit.work.parent)) for unit in worker.ready)
-        return list(dict.fromkeys(ref for ref, *holder in filter(None, parents) if tuple(holder) != here))
-
-    async def _score(self, worker: Worker) -> None:
-        """Have finished units scored, and tell their outcomes in the order in which they went out."""
-        units = self.session.portion(worker.finished, rows)
-        for key in dict.fromkeys(self.running[unit.work.search].key for unit in units):
-            group = [unit for unit in units if self.running[unit.work.search].key == key]
-            try:
-                verdicts = await worker.score(group, key, self.running[group[0].work.search].reward)
-            except Gone as gone:
-                refs = Gone.refs(gone)
-                lost = [unit for unit in group if unit.latents.hex() in refs]
-                worker.finished = [unit for unit in worker.finished if unit not in lost]
-                await self._send_again([unit.work for unit in lost], f"its latents were lost {TRIES} times")
-                continue
-            for unit, verdict in zip(group, verdicts, strict=True):
-                worker.finished.remove(unit)
-                self.session.settle(unit.walk, verdict, self.running[unit.work.search].forwards)
-        self._wake()
-        if self._learning is None or self._learning.done():
-            if lessons := drained(one.job for one in self.running.values()):
-                self._learning = asyncio.create_task(self._learn(lessons))
-
-    async def _learn(self, lessons: dict[str, list[Transition]]) -> None:
-        """Give transitions to the trainer, made when it is first needed, and what it makes of them to the denoisers."""
-        self._trainer = self._trainer or Actor(TrainerWorker, num_cpus=0)
-        for folder, transitions in lessons.items():
-            try:
-                version = await self._trainer.call("take", folder, transitions)
-                if version:
-                    await asyncio.gather(*(worker.denoiser.call("install", folder, version) for worker in self.workers))
-            except Exception:  # searches go on without it, by the versions they have
-                log.exception("the IGE in %s has not learned from these transitions", folder)
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        for running in self.running.values():
+            running.job.stopping = True
+            with contextlib.suppress(Exception):
+                self.session.halt(running.job)
+            running.ended.set()
+        self.session.clear()
 
     async def _retire(self, worker: Worker) -> None:
         """Set all clocks; end the searches that would be out of time after the next call, and let go of those that are done."""
         self.session.tick()
-        for job in self.session.overdue(self.session.next_seconds(worker.finished, rows, worker.step_seconds)):
-            await self._halt(self.running[job.search.id])
+        if self.session.limited:
+            for job in self.session.overdue(self.session.next_seconds(worker.finished, rows, worker.step_seconds)):
+                await self._halt(self.running[job.search.id])
         self._release()
 
     async def _halt(self, running: Running) -> None:
@@ -369,8 +262,9 @@ class TreeManager(Fusing):
             return
         job.stopping = True
         costs: list[Cost] = []
-        for worker in self.workers:
+        for worker in list(self.workers):
             async with worker.busy:
+                await worker.quiet()
                 costs += await worker.drop(id)
         self.session.halt(job, costs)
         self._release()
@@ -378,15 +272,14 @@ class TreeManager(Fusing):
     def _release(self) -> None:
         """Let go of states that are needed no more, and of the searches that are done."""
         for id, nodes in self.session.released():
-            for worker in (worker for worker in self.workers if worker.up):
-                worker.denoiser.handle.forget.remote(id, nodes)
+            self._free(id, nodes)
             for node in nodes:
-                self.states.pop((id, node), None)
+                self.states.forget((id, node))
         for job in self.session.release():
             id = job.search.id
             for worker in self.workers:
                 worker.denoiser.handle.drop.remote(id)
-            self.states = {key: state for key, state in self.states.items() if key[0] != id}
+            self.states.drop_search(id)
             self.running[id].ended.set()
             self._wake()
 

@@ -23,15 +23,15 @@ class Engine:
 
     A batch mixes searches, levels, jumps, prompts and guidance; only the latent shape (hence height and width) must
     agree, so each shape has a lane of its own and lanes take turns. The order of batches depends on the order of
-    submissions alone, never on timing.
+    submissions alone, never on timing. cache: bytes of kept states that `trim` leaves.
     """
 
-    def __init__(self, denoiser: Denoiser, batch_size: int = 64):
+    def __init__(self, denoiser: Denoiser, batch_size: int = 64, cache: int | None = None):
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, not {batch_size}")
         self.denoiser = denoiser
         self.batch_size = batch_size
-        self.store = Store()
+        self.store = Store(cache)
         self._lanes: dict[tuple[int, int, int], Lane] = {}
 
     @property
@@ -98,6 +98,10 @@ class Engine:
                 for lane in self._lanes.values():
                     walked += lane.step(min(size, ALIKE)) if len(lane) else []
         return walked
+
+    def trim(self) -> None:
+        """Free kept states that are over the limit and that no waiting unit starts from; who needs one later has it made again."""
+        self.store.trim(lambda: {key for lane in self._lanes.values() for key in lane.parents})
 
     def drop(self, search: str) -> list[Walked]:
         """Forget the units and free the kept states of a search that has ended; returns what its running units have spent."""

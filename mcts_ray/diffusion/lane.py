@@ -107,6 +107,11 @@ class Lane:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._slots)
 
+    @property
+    def parents(self) -> set[tuple[str, str]]:
+        """The states, by search and node, that waiting units start from."""
+        return {(work.search, work.parent) for work in self._waiting if work.parent is not None}
+
     def submit(self, work: Work, noise: torch.Tensor | None = None, state: torch.Tensor | None = None) -> None:
         """Queue one unit; `noise` (C, H, W) stands in for what its first node would draw, `state` for the first move."""
         self._waiting.append(work)

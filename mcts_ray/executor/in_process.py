@@ -17,6 +17,9 @@ from mcts_ray.executor.plan import make_plan
 from mcts_ray.reward import ImageReward, Reward, resolve_reward
 
 
+CACHE = 4 * 2**30  # bytes that kept states of trees may take; those over it are made again where they are needed
+
+
 class InProcess:
     """Carries out searches with a pipeline on DDIM that is loaded in this process."""
 
@@ -61,7 +64,7 @@ class InProcess:
 
     def executor(self, plan: Plan, reward: str | ImageReward) -> LocalExecutor:
         """An executor for the searches of a plan."""
-        engine = Engine(self.denoiser, self.batch_size or plan.batch_size)
+        engine = Engine(self.denoiser, self.batch_size or plan.batch_size, CACHE)
         return LocalExecutor(engine, self.decoder, self._reward(reward))
 
     def close(self) -> None:

@@ -189,6 +189,7 @@ class _Run:
             self.halt(job)
         for id, nodes in self.session.released():
             self.engine.store.forget(id, nodes)
+        self.engine.trim()
         for job in self.session.release():
             self.engine.drop(job.search.id)
 

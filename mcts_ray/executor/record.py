@@ -23,6 +23,7 @@ except ImportError:  # a system without file locks
     fcntl = None
 
 log = logging.getLogger(__name__)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 PATIENCE = 20.0  # seconds for a process that is about to die to let its journal go
 
 
@@ -144,7 +145,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]
 
 def line(record: dict[str, Any]) -> str:
     """One JSON object on one line."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return _encode(record) + "\n"
 
 
 def write_line(file, record: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.schedule import Shares
 from mcts_ray.gain.choose import Gains
 from mcts_ray.reward.base import Scored
 from mcts_ray.search.base import Cost, Outcome, Work
@@ -53,6 +54,7 @@ class Session:
         self.clock = clock
         self.jobs: dict[str, Job] = {}
         self.turn: deque[Job] = deque()
+        self.shares = Shares()
         self._started: dict[str, float] = {}
         self._order: dict[tuple[str, str], int] = {}
         self._fallbacks: dict[tuple[str, str], str] = {}
@@ -69,22 +71,23 @@ class Session:
             assert job.search.id not in self.jobs, "two searches have the same id"
             self.jobs[job.search.id] = job
             self.turn.append(job)
+            self.shares.enter(job.search.id)
             self._number(unit.work for unit in job.recovered)
             if job.search.ledger.seconds:
                 self._started[job.search.id] = self.clock() - job.search.ledger.seconds
 
     def take(self, room: int) -> list[Work]:
-        """At most `room` new units: one from each search in turn, until there is no room or nobody has more for now."""
+        """At most `room` new units, of searches that have had least so far, until there is no room or nobody has more for now."""
         works: list[Work] = []
-        refused = 0
-        while len(works) < room and refused < len(self.turn):
-            job = self.turn[0]
-            self.turn.rotate(-1)
-            self._started.setdefault(job.search.id, self.clock())
-            asked = job.ask()
-            refused = 0 if asked else refused + 1
+
+        def ask(id: str) -> int | None:
+            self._started.setdefault(id, self.clock())
+            asked = self.jobs[id].ask()
             self._number(asked)
-            works += asked
+            works.extend(asked)
+            return asked[0].nfe if asked else None
+
+        self.shares.deal(room, ask)
         return works
 
     def _number(self, works: Iterable[Work]) -> None:
@@ -180,7 +183,7 @@ class Session:
         return units[: max(1, sum(total <= room for total in accumulate(map(latents, units))))]
 
     def next_seconds(self, units: Iterable[Any], latents: Callable[[Any], int], step_seconds: float) -> float:
-        """How long the next thing will take: to score the first of the finished units, or one denoiser call and a latent that comes of it."""
+        """How long the next thing will take: to score the first of the finished units, or one denoiser call and a latent of it."""
         first = self.in_order(units)[:1]
         return self.latent_seconds * latents(first[0]) if first else step_seconds + self.latent_seconds
 
@@ -204,8 +207,17 @@ class Session:
         """Take the searches that are done, and written down, out of the turn, and return them."""
         done = [job for job in self.turn if job.search.done and not job.paused]
         for job in done:
-            self.turn.remove(job)
+            self._out_of_turn(job)
         return done
+
+    def clear(self) -> None:
+        """Nobody is in turn any more."""
+        for job in list(self.turn):
+            self._out_of_turn(job)
+
+    def _out_of_turn(self, job: Job) -> None:
+        self.turn.remove(job)
+        self.shares.leave(job.search.id)
 
     def released(self) -> list[tuple[str, list[str]]]:
         """Nodes whose states the running searches need no more, by search."""
@@ -219,7 +231,7 @@ class Session:
         job = self.jobs.pop(id)
         assert job.search.done or job not in self.turn, "a search was forgotten while it runs"
         if job in self.turn:  # ended before it could be written down
-            self.turn.remove(job)
+            self._out_of_turn(job)
         self._started.pop(id, None)
         self._order = {key: place for key, place in self._order.items() if key[0] != id}
         self._fallbacks = {key: reason for key, reason in self._fallbacks.items() if key[0] != id}

@@ -7,10 +7,10 @@ search. An executor calls `ask`, carries the units out in any order it likes, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from heapq import nlargest
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from mcts_ray.gain.choose import Gains, Transition
@@ -138,6 +138,9 @@ class Cost:
     denoiser_seconds: float = 0.0
 
 
+COSTS = tuple(field.name for field in fields(Cost))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error.
@@ -173,8 +176,8 @@ class Ledger:
 
     def add(self, cost: Cost) -> None:
         """Book what one unit spent."""
-        for name, amount in asdict(cost).items():
-            setattr(self, name, getattr(self, name) + amount)
+        for name in COSTS:
+            setattr(self, name, getattr(self, name) + getattr(cost, name))
 
     def to_dict(self) -> dict[str, float]:
         """The ledger under the names of `search --json`."""
@@ -222,6 +225,7 @@ class Search(ABC):
         self.max_seconds = max_seconds
         self.ledger = Ledger()
         self.finished: list[Candidate] = []
+        self._ranked: list[tuple[float, int]] = []  # their rewards, negated, and places; the best first, of equal ones the earlier
         self.errors: list[str] = []
         self.refusals: Counter[str] = Counter()
         self.pruning: dict[str, int] = {}
@@ -288,6 +292,7 @@ class Search(ABC):
             self.refusals[outcome.refused] += 1
         elif outcome.reward is not None:
             node = work.edges[-1].node
+            insort(self._ranked, (-outcome.reward, len(self.finished)))
             self.finished.append(Candidate(node, outcome.reward, self.ledger.nfe, self.ledger.seconds))
         if self.record_scores:
             self.scores |= {node: score for node, score in outcome.scores if score is not None}
@@ -348,7 +353,7 @@ class Search(ABC):
 
     def best(self, n: int) -> list[Candidate]:
         """The `n` best finished images so far, best first; of equal ones the earlier."""
-        return nlargest(n, self.finished, key=lambda candidate: candidate.reward)
+        return [self.finished[place] for _, place in self._ranked[:n]]
 
     @property
     def done(self) -> bool:

@@ -7,7 +7,7 @@ as they went out (for the reader, and to notice a search that is not the same) a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from mcts_ray.gain.choose import gains_of
 from mcts_ray.search.base import Cost, Outcome, Search, Work
@@ -34,7 +34,7 @@ def reissued(work: Work) -> dict:
 
 def told(outcome: Outcome, seconds: float) -> dict:
     """The record of one outcome coming back, `seconds` after the first ask."""
-    record = {"type": "tell", "seconds": seconds, **asdict(replace(outcome, gains=()))}
+    record = {"type": "tell", "seconds": seconds, **vars(outcome), "cost": dict(vars(outcome.cost))}
     del record["gains"]
     if outcome.gains:  # without the features, which only a trainer reads
         record["gains"] = [{"node": g.node, "version": g.version, "jumps": [asdict(jump) for jump in g.jumps]} for g in outcome.gains]

@@ -162,3 +162,17 @@ def test_states_of_pruned_subtrees_are_let_go(adapter):
     assert search.pruning["evicted"] >= len(forgotten) >= len(set(forgotten)) > 0 and search.pruning["remade"] > 0 and not search.errors
     assert search.ledger.nfe == sum(node.level > 0 for node in search.tree) + search.pruning["remade"] <= 40 * T
     assert not search.errors and len(ex.engine.store) == 0
+
+
+@pytest.mark.parametrize("cache, remade", [(None, False), (20 * 2**10, True)])
+def test_states_over_the_limit_are_freed_and_made_again(adapter, cache, remade):
+    """Room for ten states. The search is the same; only what is made again costs time, which is in no ledger."""
+    ex = LocalExecutor(Engine(Denoiser(adapter), 8, cache), Decoder(adapter), resolve_reward("jpeg"))
+    job, most = Job(mcts(), in_flight=2), []
+    trim = ex.engine.trim
+    ex.engine.trim = lambda: (trim(), most.append(ex.engine.store.size))
+    ex.run([job])
+    search = job.search
+    assert not search.errors and search.ledger.nfe == ex.engine.nfe == sum(node.level > 0 for node in search.tree)
+    assert (job.again > 0) is remade and len(ex.engine.store) == ex.engine.store.size == 0
+    assert not remade or max(most) <= cache < 2 * 4 * 8 * 8 * 4 * sum(node.open for node in search.tree)

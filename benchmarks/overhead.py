@@ -1,0 +1,129 @@
+"""Wall time that is neither denoiser nor decode and reward, and how many leaves one tree manager sustains.
+
+    python -m benchmarks.overhead [--parts scenes,batch,manager] [--runs 5] [--budget 512] [--leaves 20000]
+
+scenes: real searches with the scenes model by a Ray cluster of their own, one denoiser, and in this process. `outside`: of the wall time
+of a search, from its first ask to its last tell, what the denoiser, decoding and rewarding did not take. batch: an emulated denoiser of
+250 ms a batch (`benchmarks.emulated`); `outside`: of the time from its first step to its last, that in which neither it nor the reward
+actor was at work. manager: emulated denoisers that take no time, so that the manager is what is waited for: leaves told each second, of
+sixteen jobs and of one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from benchmarks.common import bars, write
+from benchmarks.emulated import Emulated, best_of_n, cluster, mcts, union
+
+PROMPT = "a red circle left of a blue square"
+BATCH, SECONDS = 8, 0.25
+SMALL = (4, 16, 16)  # of a latent, where its bytes are not what is measured
+
+
+def scenes(runs: int, budget: int) -> dict[str, dict[str, float]]:
+    """Of real searches, by algorithm and executor: the share of wall time outside, and NFE each second."""
+    from mcts_ray import SearchConfig, Searcher
+
+    rows = {}
+    for executor in ("local", "ray"):
+        with Searcher.from_pretrained("scenes", device="cpu", executor=executor) as searcher:
+            for algorithm in ("best-of-n", "mcts"):
+                config = SearchConfig(algorithm=algorithm, budget=budget)
+                searcher(PROMPT, config.model_copy(update={"budget": 64}))  # loads what is loaded on first use
+                found = [_shares(searcher(PROMPT, config.model_copy(update={"seed": seed}))) for seed in range(runs)]
+                rows[f"{algorithm}, {executor}"] = {name: round(median(one[name] for one in found), 4) for name in found[0]}
+    return rows
+
+
+def _shares(result) -> dict[str, float]:
+    ledger = result.ledger
+    busy = ledger.denoiser_seconds + result.scoring_seconds
+    return {"outside": max(0.0, 1 - busy / ledger.seconds), "nfe_per_second": ledger.nfe / ledger.seconds, "seconds": ledger.seconds}
+
+
+def batch(runs: int, budget: int, seconds: float) -> dict[str, dict[str, float]]:
+    """The share of time in which an emulated denoiser and its reward actor both wait, by job."""
+    jobs: dict[str, Callable[[], Sequence]] = {
+        "16 jobs, walks of 8": lambda: [best_of_n(f"s{at}", budget // 16, 8) for at in range(16)],
+        "16 jobs, leaves": lambda: [best_of_n(f"s{at}", budget // 16, 1) for at in range(16)],
+        "1 job, mcts": lambda: [mcts("s", budget, 8)],
+    }
+    rows = {}
+    for label, make in jobs.items():
+        shares = [_waiting(make(), seconds) for _ in range(runs)]
+        rows[label] = {"outside": round(median(shares), 4)}
+    return rows
+
+
+def _waiting(searches: Sequence, seconds: float) -> float:
+    with Emulated(1, BATCH, seconds, reward_seconds=0.002) as emulated:
+        emulated.finish(emulated.submit(searches, in_flight=2 * BATCH))
+        steps, scoring = emulated.seen()[0]["spans"], emulated.rewards_seen()[0]
+    steps = [span[:2] for span in steps]
+    began, ended = steps[0][0], steps[-1][1]
+    return 1 - union([(max(a, began), min(b, ended)) for a, b in (*steps, *scoring)]) / (ended - began)
+
+
+def manager(runs: int, leaves: int, denoisers: int) -> dict[str, dict[str, float]]:
+    """Units told each second where nothing else takes time."""
+    jobs: dict[str, Callable[[], Sequence]] = {
+        "16 jobs": lambda: [best_of_n(f"s{at}", leaves // 16, 1) for at in range(16)],
+        "1 job": lambda: [best_of_n("s", leaves, 1)],
+        "16 jobs, mcts": lambda: [mcts(f"s{at}", leaves // 4, 4) for at in range(16)],
+        "1 job, mcts": lambda: [mcts("s", 4 * leaves, 4)],
+    }
+    rows = {}
+    for label, make in jobs.items():
+        rates = []
+        for _ in range(runs):
+            with Emulated(denoisers, BATCH, 0.0, 0.0, rewards=1, shape=SMALL) as emulated:
+                start = time.perf_counter()
+                found = emulated.finish(emulated.submit(make(), in_flight=4 * denoisers * BATCH))
+                rates.append(sum(len(one.finished) for one in found) / (time.perf_counter() - start))
+        rows[label] = {"leaves_per_second": round(median(rates), 1)}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="scenes,batch,manager")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--budget", type=int, default=512, help="NFE of a search of scenes, and of all emulated ones together")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of an emulated batch")
+    parser.add_argument("--leaves", type=int, default=20_000)
+    parser.add_argument("--denoisers", type=int, default=4, help="that keep the manager busy")
+    parser.add_argument("--name", default="overhead", help="of the results file; -: only print")
+    args = parser.parse_args()
+    parts = args.parts.split(",")
+    results: dict = {"runs": args.runs, "budget": args.budget}
+    if "scenes" in parts:
+        results["scenes"] = scenes(args.runs, args.budget)
+    if {"batch", "manager"} & set(parts):
+        with cluster():
+            if "batch" in parts:
+                results["batch"] = {"seconds": args.seconds, "size": BATCH, "rows": batch(args.runs, args.budget, args.seconds)}
+            if "manager" in parts:
+                about = {"leaves": args.leaves, "denoisers": args.denoisers}
+                results["manager"] = {**about, "rows": manager(args.runs, args.leaves, args.denoisers)}
+    if args.name == "-":
+        print(results)
+        return
+    write(args.name, results)
+    panels, limits = {}, {}
+    shares = ("scenes", "scenes: share of wall time outside", 0.1), ("batch", f"{args.seconds * 1000:.0f} ms a batch: the same", 0.01)
+    for part, title, limit in shares:
+        rows = results.get(part, {}).get("rows", results.get(part))
+        if rows:
+            panels[title], limits[title] = {name: row["outside"] for name, row in rows.items()}, [limit]
+    if "manager" in results:
+        panels["leaves/s of one manager"] = {name: row["leaves_per_second"] for name, row in results["manager"]["rows"].items()}
+        limits["leaves/s of one manager"] = [2000]
+    bars(args.name, panels, limits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What it costs a search to have many units in flight: gold at equal NFE, 1, 4, 16 and 64 of them, and the cap that follows.
+
+    python -m benchmarks.parallel_loss [--prompts 160] [--seeds 2] [--times 16] [--in-flight 1 4 16 64] [--margin 0.1]
+
+mcts on hard validation prompts with the scenes model, in this process: a search is asked as long as it has fewer units out than its cap,
+and told in the order in which they end, as by a pool of denoisers. Its own bound, an eighth of the budget in NFE, is lifted
+(`in_flight_share` 1), but for the arm `default`, which has the settings of every search. sd: the within-prompt standard deviation of gold
+of single samples of the same prompts. `loss`: gold of one unit in flight minus gold of the arm, in sd, paired by prompt and seed, with a
+95 % bootstrap interval over prompts, seeds averaged. An arm holds if the upper end of its loss is below the margin; `cap`: the most in
+flight up to which all arms hold. Resumable: runs/parallel_loss-KEY holds the groups that have ended, KEY stands for weights and settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import ROOT, bars, interval, write
+from benchmarks.pool import key, sample, score
+from mcts_ray import SearchConfig, Searcher
+from mcts_ray.compare.figures import within_sd
+from mcts_ray.report.run import write_json
+from mcts_ray.scenes import prompts
+from mcts_ray.scenes.scorer import Scorer
+
+LEVELS, GUIDANCE, GROUP = 30, 3.0, 40
+DEFAULT = "default"
+
+
+def config(arm: str, times: int, seed: int) -> SearchConfig:
+    """The search of one arm; an arm is a number of units in flight, or "default"."""
+    own = {} if arm == DEFAULT else {"in_flight": int(arm), "in_flight_share": 1.0}
+    return SearchConfig(algorithm="mcts", budget=times * LEVELS, levels=LEVELS, guidance=GUIDANCE, images=1, seed=seed, **own)
+
+
+def golds(searcher: Searcher, texts: list[str], arm: str, times: int, seed: int, folder: Path) -> list[dict]:
+    """A row for each prompt: gold and guide of the best image, and what it cost. Groups that are there already are read."""
+    rows = []
+    for at in range(0, len(texts), GROUP):
+        group = texts[at : at + GROUP]
+        path = folder / f"{arm}-{times}x-{seed}-{at}-{len(group)}.json"
+        if not path.exists():
+            results = searcher.many(group, config(arm, times, seed))
+            found = [{"gold": r.verdicts[0][0], "guide": r.best.reward, "nfe": r.ledger.nfe, "images": len(r.finished)} for r in results]
+            write_json(path, [{"prompt": text, **row} for text, row in zip(group, found, strict=True)])
+            print(f"{arm} in flight, seed {seed}: {at + len(group)} of {len(texts)} prompts", flush=True)
+        rows += json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def single_sd(searcher: Searcher, texts: list[str], samples: int, folder: Path) -> float:
+    """Within-prompt standard deviation of gold of single samples."""
+    values = []
+    for at in range(0, len(texts), GROUP):
+        group = texts[at : at + GROUP]
+        path = folder / f"single-{samples}-{at}-{len(group)}.npz"
+        if not path.exists():
+            _, gold_PN, _ = score(sample(searcher, group, samples, LEVELS, GUIDANCE, seed=1000), group, Scorer.load())
+            np.savez(path.with_name("unfinished.npz"), gold=gold_PN)
+            path.with_name("unfinished.npz").replace(path)
+            print(f"single samples: {at + len(group)} of {len(texts)} prompts", flush=True)
+        with np.load(path) as data:
+            values.append(data["gold"])
+    return within_sd(np.concatenate(values).astype(float))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=160)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--times", type=int, default=16, help="budget in multiples of T = 30")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 4, 16, 64], help="the first is the reference")
+    parser.add_argument("--margin", type=float, default=0.1, help="in sd")
+    parser.add_argument("--samples", type=int, default=8, help="single samples of each prompt")
+    parser.add_argument("--name", default="parallel_loss")
+    args = parser.parse_args()
+    texts = prompts("hard", "validation")[: args.prompts]
+    searcher = Searcher.from_pretrained("scenes")
+    defaults = config(DEFAULT, args.times, 0).resolved(True, searcher.backend.adapter.default_size, "scenes")
+    folder = ROOT / "runs" / f"parallel_loss-{key(searcher, LEVELS, GUIDANCE, repr(sorted(defaults.model_dump().items())))}"
+    folder.mkdir(parents=True, exist_ok=True)
+    sd = single_sd(searcher, texts, args.samples, folder)
+    arms = [*map(str, args.in_flight), DEFAULT]
+    rows = {arm: [golds(searcher, texts, arm, args.times, seed, folder) for seed in range(args.seeds)] for arm in arms}
+    table = {arm: _figures(rows[arm], rows[arms[0]], sd, args.margin) for arm in arms}
+    cap = None
+    for arm in arms[:-1]:
+        if not table[arm]["holds"]:
+            break
+        cap = int(arm)
+    about = {"split": "validation", "set": "hard", "prompts": len(texts), "seeds": args.seeds, "pairs": len(texts) * args.seeds}
+    about |= {"times": args.times, "levels": LEVELS, "samples": args.samples, "sd": round(sd, 4), "margin": args.margin}
+    about |= {"default_in_flight": defaults.in_flight, "default_in_flight_share": defaults.in_flight_share, "cap": cap}
+    write(args.name, {**about, "rows": table})
+    losses = {f"{arm} in flight" if arm != DEFAULT else DEFAULT: table[arm]["loss"] for arm in arms[1:]}
+    title = f"loss of gold against {arms[0]} in flight, in sd"
+    bars(args.name, {title: losses}, {title: [args.margin]})
+
+
+def _figures(rows: list[list[dict]], reference: list[list[dict]], sd: float, margin: float) -> dict:
+    """What is told of one arm; rows by seed and prompt."""
+    value_SP, reference_SP = (np.array([[row["gold"] for row in seed] for seed in some]) for some in (rows, reference))
+    loss = interval((reference_SP - value_SP).mean(0) / sd)
+    found = {"gold": interval(value_SP.mean(0)), "loss": loss, "holds": bool(loss[2] < margin)}
+    return found | {name: round(float(np.mean([row[name] for seed in rows for row in seed])), 3) for name in ("guide", "nfe", "images")}
+
+
+if __name__ == "__main__":
+    main()
