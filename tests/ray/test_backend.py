@@ -175,8 +175,20 @@ def test_a_time_limit_ends_a_search_in_time(one):
 @pytest.mark.parametrize("for_good", [False, True])
 def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, victim, for_good):
     """Killed while the search runs, restarted by Ray or gone for good; the search still spends its whole budget."""
-    actor = cluster.get(two.backend._manager.actors.remote())[victim][0]
     before = in_flight(two, cluster)["deaths"]
+    noticed = victim != "denoiser" or for_good  # the death of a denoiser is counted if it holds work, which it does sooner or later
+    for _ in range(5):
+        search_and_kill(two, cluster, victim, for_good)
+        noticed = noticed or in_flight(two, cluster)["deaths"] > before
+        if noticed:
+            break
+    assert noticed
+    again = two("a red circle", CONFIG)
+    assert again.images and not again.errors
+
+
+def search_and_kill(two, cluster, victim, for_good):
+    actor = cluster.get(two.backend._manager.actors.remote())[victim][0]
     killed = threading.Event()
 
     def kill(progress):
@@ -188,10 +200,6 @@ def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, vi
     result = two("a red circle", config, on_progress=kill)
     assert killed.is_set() and not result.errors and result.ledger.nfe > 320 - 8
     assert sum(node["level"] > 0 for node in result.tree["nodes"]) == result.ledger.nfe
-    again = two("a red circle", CONFIG)
-    assert again.images and not again.errors
-    if victim == "denoiser" and not for_good:
-        assert in_flight(two, cluster)["deaths"] > before
 
 
 def test_an_actor_that_dies_between_two_searches_is_replaced(two, cluster):
