@@ -45,7 +45,7 @@ class AtOnce:
     def census(self) -> list:
         return []
 
-    def goes_on(self, out: Path) -> bool:
+    def goes_on(self, out: Path, budget: int) -> bool:
         return False
 
     def extend(self, out: Path, nfe: int) -> bool:

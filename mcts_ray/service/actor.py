@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray import logs
@@ -35,9 +35,6 @@ class RayRunner(SearcherRunner):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.models, lambda model: _searcher(model, settings))
-
-    def lost(self, error: Exception) -> bool:
-        return isinstance(error.__cause__, RayError)
 
 
 class JobsActor:

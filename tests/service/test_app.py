@@ -227,6 +227,13 @@ def test_a_lost_search_is_begun_again_but_not_for_ever(service, held):
     assert service.client.resume(job.id).attempt >= 3 and ended(service, job.id).status == "done"
 
 
+def test_a_lost_search_that_gets_further_every_time_is_not_given_up(service, held):
+    held.go.set()
+    held.raises, held.spends = [Lost("an actor has died")] * 5, [10, 10, 20, 30, 30]
+    job = ended(service, submit(service, budget=60).json()["id"])
+    assert (job.status, job.attempt) == ("done", 6)
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_lost_search_goes_on_in_its_directory_if_it_can(service, held, keeps):
     held.go.set()
