@@ -264,7 +264,8 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
             raise ActorsLost(f"an actor of the search has died: {_first_line(error.cause)}") from None
         raise
     except GetTimeoutError:
-        raise RuntimeError(f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks") from None
+        words = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
+        raise RuntimeError(words) from None
     except RayError as error:
         raise ActorsLost(f"an actor of the search has died: {_first_line(error)}") from error
 

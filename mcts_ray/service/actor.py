@@ -38,7 +38,7 @@ class RayRunner(SearcherRunner):
 
 
 class JobsActor:
-    """`Jobs` by actors of this cluster. folder: MCTS_RAY_HOME of whoever has started it; modules of user rewards are looked for in `cwd`."""
+    """`Jobs` by actors of this cluster. folder: MCTS_RAY_HOME of who has started it; modules of user rewards are looked for in `cwd`."""
 
     def __init__(self, settings: Settings, folder: str | None = None, cwd: str | None = None) -> None:
         logs.set_up()

@@ -123,7 +123,7 @@ def test_events_tell_progress_the_best_image_and_the_end(service, held):
         ({"prompt": PROMPT, "reward": "pickscore@/etc:1"}, "may not say where weights lie"),
         ({"prompt": PROMPT, "algorithm": "psp", "step_reward": "lrm", "step_model": "/etc"}, "step_model names a place on the service's"),
         ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_model": "/etc"}, "ige_model names a place on the service's machine"),
-        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_choice": "sample", "ige_online": "/tmp/x"}, "ige_online names a place"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_choice": "sample", "ige_online": "/x"}, "ige_online names a place"),
         ({"prompt": PROMPT, "algorithm": "mcts", "fuse": "decoder", "fuse_model": "none"}, "fuse_model names a place on the service's"),
         ({"prompt": PROMPT, "algorithm": "mcts", "step_reward": "x0", "calibration": "/etc/passwd"}, "calibration names a place on the"),
         ({"prompt": PROMPT, "algorithm": "dts", "branchings": 10**9}, "branchings is 1000000000; this service allows 1000"),

@@ -44,7 +44,9 @@ def test_a_cancelled_job_keeps_what_it_has_found(runner, searcher, tmp_path):
     assert ended.status == "cancelled" and ended.result["images"] and ended.result["ledger"]["nfe"] < 100
 
 
-@pytest.mark.parametrize(("algorithm", "cancels", "extended"), [("best-of-n", True, True), ("psp", True, False), ("best-of-n", False, False)])
+@pytest.mark.parametrize(
+    ("algorithm", "cancels", "extended"), [("best-of-n", True, True), ("psp", True, False), ("best-of-n", False, False)]
+)
 def test_only_what_was_stopped_goes_on_in_its_directory(runner, searcher, tmp_path, algorithm, cancels, extended):
     """`mcts-ray down` stops searches as a client does; psp cannot take the budget that may have come since."""
     seen = []
