@@ -4,7 +4,8 @@
     python -m benchmarks.fuzz --examples 5 --name fuzz-smoke
 
 The application and the life cycle are the real ones; what is made up are the searches, since the API is what is asked about. A case
-fails on a 5xx, an answer of another status, type or form than the document says (of an error: an object with a sentence), and more than 10 s.
+fails on a 5xx, an answer of another status, type or form than the document says (of an error: an object with a sentence), and more than
+10 s.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class AtOnce:
     def census(self) -> list:
         return []
 
-    def goes_on(self, out: Path) -> bool:
+    def goes_on(self, out: Path, budget: int) -> bool:
         return False
 
     def extend(self, out: Path, nfe: int) -> bool:

@@ -140,7 +140,7 @@ def account(jobs: list, twice: int) -> dict:
 def told_twice(job) -> int:
     """Units that were told more than once in the journal of a search, or 1 if it spent more than it might."""
     lines = Path(job.result["run_dir"], "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    told = Counter(line["work"] for line in map(json.loads, lines) if line["type"] == "tell")
+    told = Counter(line["work"].partition("/")[2] for line in map(json.loads, lines) if line["type"] == "tell")  # without the search's id
     return sum(count - 1 for count in told.values()) or int(job.result["ledger"]["nfe"] > job.budget)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from mcts_ray.checks import choose_reward, needs_scenes
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, resolve_model
-from mcts_ray.executor.backend import Backend, Found, Plan, Task
+from mcts_ray.executor.backend import ActorsLost, Backend, Found, Plan, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.report.run import RunDirectory, check_free
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
@@ -223,8 +223,8 @@ def _in_process(pipe, model: str, batch_size: int | None) -> Backend:
 
 
 def _status(error: BaseException | None, result: SearchResult) -> str:
-    """How a search ended, for job.json."""
-    if isinstance(error, KeyboardInterrupt):
+    """How a search ended, for job.json; one that was lost with its actors goes on by its journal."""
+    if isinstance(error, (KeyboardInterrupt, ActorsLost)):
         return "interrupted"
     return "failed" if error or result.failure else "done"
 

@@ -26,13 +26,13 @@ from mcts_ray.actors import cluster
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.actors.reward import GpuReward, RewardWorker
-from mcts_ray.actors.spec import PATIENCE, TRIES, Actor
+from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
-from mcts_ray.executor.backend import Found, Plan, Run, Task
+from mcts_ray.executor.backend import ActorsLost, Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
@@ -69,7 +69,7 @@ class RayBackend:
             resolve_device(device)  # a cluster of our own has what this machine has
         self._actors: list[Actor] = []
         self._manager = None
-        self._reviving = threading.Lock()
+        self._reviving, self._making = threading.Lock(), threading.Lock()
         self._folder = Path(tempfile.mkdtemp(prefix="mcts-ray-"))  # what the manager needs to go on after its death
         self._joined = cluster.join(address, workers or 1)
         try:
@@ -125,7 +125,7 @@ class RayBackend:
 
     def extend(self, search: str, nfe: int) -> bool:
         """Let a running search, by its id, spend more; False if it has ended or cannot use it."""
-        return _get(self._manager.extend.remote(search, nfe))
+        return _get(self._open().extend.remote(search, nfe))
 
     def resize(self, workers: int) -> None:
         """Have so many denoisers, also while searches run. More are asked of the cluster, which may have to grow for them, and join when
@@ -139,11 +139,12 @@ class RayBackend:
 
     def close(self) -> None:
         """End the actors, and the connection if nobody else in this process needs it."""
-        if ray.is_initialized():
-            for handle in [self._manager, *(actor.handle for actor in self._actors)]:
-                if handle is not None:
-                    ray.kill(handle, no_restart=True)
-        self._manager, self._actors = None, []
+        with self._making:
+            gone = [self._manager, *(actor.handle for actor in self._actors)]
+            self._manager, self._actors = None, []
+        for handle in gone if ray.is_initialized() else ():
+            if handle is not None:
+                ray.kill(handle, no_restart=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._joined:
             self._joined = False
@@ -182,10 +183,16 @@ class RayBackend:
         (folder / "journal.jsonl").write_text(json.dumps({"type": "header", "search": task.search.id}) + "\n", encoding="utf-8")
         return replace(task, run_dir=folder)
 
+    def _open(self) -> Any:
+        """The manager; ActorsLost where another thread has closed the backend."""
+        if self._manager is None:
+            raise ActorsLost("the actors of the search have been let go")
+        return self._manager
+
     def _ask(self, method: str, *args: Any) -> Any:
         """A call of the manager that may be repeated: where it dies over it, the next one is asked."""
         for left in reversed(range(TRIES)):
-            manager = self._manager
+            manager = self._open()
             try:
                 return _get(getattr(manager, method).remote(*args))
             except RuntimeError as error:
@@ -194,10 +201,10 @@ class RayBackend:
                 self._revive(manager)
 
     def _revive(self, manager: Any) -> None:
-        """After its death: wait until Ray has restarted the manager, or make a new one if it is gone for good."""
+        """After its death: wait until Ray has restarted the manager, or make a new one if it is gone for good. Raises as `_open`."""
         with self._reviving:
             deadline = time.monotonic() + PATIENCE
-            while self._manager is manager and time.monotonic() < deadline:
+            while self._open() is manager and time.monotonic() < deadline:
                 try:
                     ray.get(manager.__ray_ready__.remote(), timeout=PATIENCE)
                     return
@@ -205,15 +212,16 @@ class RayBackend:
                     time.sleep(POLL)
                 except (RayActorError, GetTimeoutError):
                     break
-            if self._manager is manager:
-                ray.kill(manager, no_restart=True)
-                self._manager = self._make_manager()
+            with self._making:  # not while another thread closes the backend
+                if self._open() is manager:
+                    ray.kill(manager, no_restart=True)
+                    self._manager = self._make_manager()
 
     def _watch(self, ids: Sequence[str], on_progress: Callable[[Progress], None] | None) -> None:
         """Wait for searches to end, and say how they get on. Raises where the manager dies again and again and they get nowhere."""
         deaths, reached = 0, -1
         while True:
-            manager = self._manager
+            manager = self._open()
             try:
                 self._until_ended(manager, ids, on_progress)
                 return
@@ -263,9 +271,15 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise error.cause from None  # a sentence for the user
+        if isinstance(error.cause, DEATHS):
+            raise ActorsLost(f"an actor of the search has died: {_first_line(error.cause)}") from None
         raise
     except GetTimeoutError:
-        sentence = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
-        raise RuntimeError(sentence) from None
+        words = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
+        raise RuntimeError(words) from None
     except RayError as error:
-        raise RuntimeError(f"an actor of the search has died: {str(error).strip().splitlines()[0]}") from error
+        raise ActorsLost(f"an actor of the search has died: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

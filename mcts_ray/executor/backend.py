@@ -126,6 +126,10 @@ class Run(NamedTuple):
     error: BaseException | None
 
 
+class ActorsLost(RuntimeError):
+    """Actors have died, or were let go, and what they held with them; a run directory holds what it did, and can be resumed."""
+
+
 class Backend(Protocol):
     """Plans requests and carries them out."""
 

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray import logs
@@ -36,12 +36,9 @@ class RayRunner(SearcherRunner):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.models, lambda model: _searcher(model, settings))
 
-    def lost(self, error: Exception) -> bool:
-        return isinstance(error.__cause__, RayError)
-
 
 class JobsActor:
-    """`Jobs` by actors of this cluster. folder: MCTS_RAY_HOME of whoever has started it; modules of user rewards are looked for in `cwd`."""
+    """`Jobs` by actors of this cluster. folder: MCTS_RAY_HOME of who has started it; modules of user rewards are looked for in `cwd`."""
 
     def __init__(self, settings: Settings, folder: str | None = None, cwd: str | None = None) -> None:
         logs.set_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import time
@@ -25,6 +26,7 @@ from mcts_ray.service.models import (
 )  # fmt: skip
 
 WAIT = 5.0  # seconds of one look at a job that is waited for
+_abandoning: set[asyncio.Task] = set()  # a loop holds its tasks only weakly
 _bearer = HTTPBearer(auto_error=False, description="The token that `mcts-ray up` has put into MCTS_RAY_HOME.")
 SearchId = Annotated[str, Path(pattern=ID, description="The id of a search.")]
 Key = Annotated[
@@ -141,12 +143,11 @@ def _images(app: FastAPI, jobs: Any, guard: list) -> None:
         except ValidationError as error:
             raise Invalid(sentence(error.errors())) from error
         job = await jobs.submit(search, f"own-{uuid.uuid4().hex}")
-        version = 0
-        while job.status not in ENDED:
-            change = await jobs.change(job.id, version, WAIT)
-            version, job = change.version, change.job
-            if job.status not in ENDED and await request.is_disconnected():
-                await jobs.cancel(job.id)
+        try:
+            job = await _ended(jobs, job, request)
+        except asyncio.CancelledError:  # so Serve says that the client has gone
+            _abandon(jobs, job.id)
+            raise
         if job.status != "done":
             raise ServiceError(job.error or f"search {job.id} was {job.status}")
         data = [await _image(jobs, request, job.id, n, body.response_format) for n in range(1, len(job.result["images"]) + 1)]
@@ -170,6 +171,24 @@ def _about(app: FastAPI, jobs: Any, guard: list) -> None:
     async def metrics() -> PlainTextResponse:
         """For Prometheus."""
         return PlainTextResponse(await jobs.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _ended(jobs: Any, job: Job, request: Request) -> Job:
+    """The job once it has ended; one whose client goes away is cancelled."""
+    version = 0
+    while job.status not in ENDED:
+        change = await jobs.change(job.id, version, WAIT)
+        version, job = change.version, change.job
+        if job.status not in ENDED and await request.is_disconnected():
+            await jobs.cancel(job.id)
+    return job
+
+
+def _abandon(jobs: Any, id: str) -> None:
+    """Cancel a job from a task that is itself being cancelled."""
+    task = asyncio.get_running_loop().create_task(jobs.cancel(id))
+    _abandoning.add(task)
+    task.add_done_callback(_abandoning.discard)
 
 
 async def _image(jobs: Any, request: Request, id: str, n: int, form: str) -> ImageData:

@@ -136,27 +136,31 @@ class Client(_Api):
 
     def events(self, id: str) -> Iterator[Event]:
         """What happens to a search until it has ended; breaks off with an error if the service does."""
-        with _connecting(), self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
-            if answer.is_error:
-                answer.read()
-                _refuse(answer)
-            yield from _parse(answer.iter_lines())
+        yield from filter(None, self._signs(id))
 
     def wait(self, id: str, on_event: Callable[[Event], None] | None = None) -> Job:
         """Until a search has ended; outlives restarts of the service."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                for event in self.events(id):
+                for event in self._signs(id):
                     deadline = time.monotonic() + PATIENCE
-                    if on_event:
+                    if event and on_event:
                         on_event(event)
-                    if isinstance(event.data, Job):
+                    if event and isinstance(event.data, Job):
                         return event.data
             except (ConnectionError, Unavailable):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.5)
+
+    def _signs(self, id: str) -> Iterator[Event | None]:
+        """Signs of life of a search: its events, and None for those without one."""
+        with _connecting(), self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
+            if answer.is_error:
+                answer.read()
+                _refuse(answer)
+            yield from _parse(answer.iter_lines())
 
     def _call(self, call: _Call) -> Any:
         with _connecting():
@@ -193,6 +197,27 @@ class AsyncClient(_Api):
 
     async def events(self, id: str) -> AsyncIterator[Event]:
         """See `Client`."""
+        async for event in self._signs(id):
+            if event:
+                yield event
+
+    async def wait(self, id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+        """See `Client`."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                async for event in self._signs(id):
+                    deadline = time.monotonic() + PATIENCE
+                    if event and on_event:
+                        on_event(event)
+                    if event and isinstance(event.data, Job):
+                        return event.data
+            except (ConnectionError, Unavailable):
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.5)
+
+    async def _signs(self, id: str) -> AsyncIterator[Event | None]:
         with _connecting():
             async with self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
                 if answer.is_error:
@@ -206,22 +231,6 @@ class AsyncClient(_Api):
                             yield event
                         lines = []
 
-    async def wait(self, id: str, on_event: Callable[[Event], None] | None = None) -> Job:
-        """See `Client`."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                async for event in self.events(id):
-                    deadline = time.monotonic() + PATIENCE
-                    if on_event:
-                        on_event(event)
-                    if isinstance(event.data, Job):
-                        return event.data
-            except (ConnectionError, Unavailable):
-                if time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(0.5)
-
     async def _call(self, call: _Call) -> Any:
         with _connecting():
             answer = await self._http.request(call.method, call.path, **call.request())
@@ -229,7 +238,9 @@ class AsyncClient(_Api):
 
     if TYPE_CHECKING:
 
-        async def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job: ...
+        async def submit(
+            self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None
+        ) -> Job: ...
         async def job(self, id: str) -> Job: ...
         async def cancel(self, id: str) -> Job: ...
         async def extend(self, id: str, nfe: int) -> Job: ...
@@ -295,8 +306,8 @@ def _refuse(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def _parse(lines: Iterator[str]) -> Iterator[Event]:
-    """The events in the lines of a stream."""
+def _parse(lines: Iterator[str]) -> Iterator[Event | None]:
+    """The events in the lines of a stream; None for a comment, which says that the service is still there."""
     name, data = "", ""
     for line in lines:
         if line.startswith("event: "):
@@ -308,3 +319,5 @@ def _parse(lines: Iterator[str]) -> Iterator[Event]:
                 raise Unavailable(data)
             yield Event(name, _EVENTS[name].model_validate(json.loads(data)))
             name = data = ""
+        elif not line:
+            yield None

@@ -48,11 +48,19 @@ class Entry:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     since: float = field(default_factory=time.monotonic)  # when it was queued
     busy: bool = False  # whether a thread has it
+    losses: int = 0  # how often it was lost with its actors and had got nowhere, and the NFE that it has reached
+    reached: int = 0
 
     def job(self) -> Job:
         cancelling = self.cancel.is_set() and not self.record.has_ended
         progress = _final(self.record) if self.record.has_ended else self.progress
         return self.record.job(progress=progress, cancelling=cancelling)
+
+    def hopeless(self, attempts: int) -> bool:
+        """Whether it was lost that often in a row without getting any further; to be asked once for each loss."""
+        nfe = self.progress.nfe if self.progress else 0
+        self.losses, self.reached = (1, nfe) if nfe > self.reached else (self.losses + 1, self.reached)
+        return self.losses >= attempts
 
     def change(self) -> None:
         self.version += 1
@@ -190,6 +198,7 @@ class Jobs:
             raise Busy(f"the queue is full ({self.settings.max_queue} searches); try again later", self.settings.retry_after)
         record.request = record.request.model_copy(update={"budget": record.request.budget + nfe})
         if ended:
+            entry.losses = entry.reached = 0
             self._again(entry)
         await self._save(entry)
         entry.change()
@@ -258,7 +267,7 @@ class Jobs:
         record = entry.record
         record.status, record.attempt, record.started = "running", record.attempt + 1, record.started or _now()
         record.ended = record.error = record.result = entry.progress = entry.best = None
-        if not record.run or not self.runner.goes_on(self.store.run_dir(record.id, record.run)):
+        if not record.run or not self.runner.goes_on(self.store.run_dir(record.id, record.run), record.request.budget):
             record.run += 1
         await self._patiently(partial(self._save, entry))
         entry.change()
@@ -270,8 +279,9 @@ class Jobs:
             ended = await loop.run_in_executor(self._threads, self.runner.run, record.request, out, notice)
         except Lost as error:
             log.warning("lost with its actors", extra={"job": record.id, "attempt": record.attempt, "reason": str(error)})
-            begun = record.attempt
-            return None if begun < self.settings.attempts and not entry.cancel.is_set() else Ended("failed", error=str(error))
+            if entry.cancel.is_set():
+                return Ended("cancelled")
+            return Ended("failed", error=str(error)) if entry.hopeless(self.settings.attempts) else None
         except Exception as error:  # of a model or a reward; the service goes on
             log.exception("a search has failed", extra={"job": record.id})
             return Ended("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mcts_ray.executor.backend import ActorsLost
 from mcts_ray.executor.base import Progress
 from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import summary
@@ -45,8 +46,8 @@ class Runner(Protocol):
     def run(self, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> Ended:
         """Carry out a search, writing its run directory. Raises Lost where it may be begun again."""
 
-    def goes_on(self, out: Path) -> bool:
-        """Whether `run` goes on with what an unfinished search has left in `out`, rather than needs a new directory."""
+    def goes_on(self, out: Path, budget: int) -> bool:
+        """Whether `run` with this budget goes on with what an unfinished search has left in `out`, rather than needs a new directory."""
 
     def extend(self, out: Path, nfe: int) -> bool:
         """Let the search that writes to `out` spend more; False if it cannot."""
@@ -82,16 +83,14 @@ class SearcherRunner:
                 return _ended(interrupt.results[0], cancelled=True)
             except SearchFailed as failure:
                 return Ended("failed", error=str(failure))
-            except Exception as error:
-                if self.lost(error):
-                    self._drop(request.model, searcher)
-                    raise Lost(str(error)) from error
-                raise
+            except ActorsLost as error:
+                self._drop(request.model, searcher)
+                raise Lost(str(error)) from error
             finally:
                 del self._out[out]
 
-    def goes_on(self, out: Path) -> bool:
-        return _unfinished(out)
+    def goes_on(self, out: Path, budget: int) -> bool:
+        return _unfinished(out, budget)
 
     def extend(self, out: Path, nfe: int) -> bool:
         model, search = self._out.get(out), _search_id(out)
@@ -104,12 +103,8 @@ class SearcherRunner:
         for searcher in self._searchers.values():
             searcher.close()
 
-    def lost(self, error: Exception) -> bool:
-        """Whether an error means that the actors have died, and not that the search was wrong; in one process nothing is lost alone."""
-        return False
-
     def _search(self, searcher: Searcher, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> SearchResult:
-        if self.goes_on(out):
+        if self.goes_on(out, request.budget):
             return searcher.resume(out, on_progress, request.budget)
         return searcher.many([request.prompt], request.config(), on_progress, [out])[0]
 
@@ -134,14 +129,15 @@ def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
     return Ended("failed" if result.failure else "done", summary(result), result.failure, seconds)
 
 
-def _unfinished(out: Path) -> bool:
-    """Whether a run directory is of a search that a crash or the end of a service has stopped, and that a client may have extended since."""
+def _unfinished(out: Path, budget: int) -> bool:
+    """Whether a run directory is of a search that was stopped: by a crash, with its actors, or by the end of a service. A client may have
+    extended it since, which psp cannot use."""
     try:
         job = json.loads((out / "job.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    stopped = job["status"] == "interrupted" and ALGORITHMS[job["config"]["algorithm"]].extendable
-    return job["status"] == "running" or stopped
+    can = ALGORITHMS[job["config"]["algorithm"]].extendable or job["config"]["budget"] == budget
+    return job["status"] in ("running", "interrupted") and can
 
 
 def _search_id(out: Path) -> str | None:

@@ -29,5 +29,5 @@ class Settings(BaseModel):
     max_body: int = Field(64 * 1024, ge=1024, description="Bytes of the body of a request.")
     max_images: int = Field(16, ge=1, description="Images that one search may keep.")
     max_side: int = Field(2048, ge=8, description="Pixels of the longer side of an image.")
-    attempts: int = Field(3, ge=1, description="How often a search is begun before it has failed, where actors die over it.")
+    attempts: int = Field(3, ge=1, description="How often in a row a search may be lost with its actors and get nowhere; then it fails.")
     retry_after: Annotated[int, Field(ge=1)] = Field(10, description="Seconds that a client is told to wait where the queue is full.")

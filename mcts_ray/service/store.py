@@ -24,7 +24,8 @@ from mcts_ray.service.models import ENDED, Job, SearchRequest, Status
 
 class Record(BaseModel):
     """A job as it is kept. key: its idempotency key, digest: of the request that came with it. request: with model, reward and
-    budget filled in, extensions included. attempt: how often it has been begun, run: the number of the run directory that it writes or has written.
+    budget filled in, extensions included. attempt: how often it has been begun, run: the number of the run directory that it writes or
+    has written.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -24,6 +24,7 @@ from mcts_ray.service.store import JobStore
 PORT = 8000
 READY = 180.0  # seconds for everything to be there; it takes about 20 on two free cores
 STOP = 20.0  # seconds for running searches to be let go
+SLOW = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # Serve ends its proxy after 5 s, which a busy machine needs to start it
 
 
 def check(settings: Settings, host: str, port: int | None) -> None:
@@ -102,6 +103,7 @@ def answers(url: str) -> bool:
 def _serve(settings: Settings, host: str, port: int | None) -> str:
     """Deploy the application; returns its URL."""
     from ray import serve
+    from ray.exceptions import RayActorError
 
     from mcts_ray.service.serve import APP, front, listening
 
@@ -109,7 +111,8 @@ def _serve(settings: Settings, host: str, port: int | None) -> str:
     there = listening()
     if there is None:
         port = port or (PORT if _free(host, PORT) else _any_port(host))
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        with contextlib.suppress(RayActorError):  # a proxy that was too slow, and which Serve replaces
+            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     else:
         host, port = there  # Serve has one address for all of its applications
     serve.run(front(settings, str(home()), os.getcwd()), name=APP, route_prefix="/")
@@ -163,7 +166,7 @@ def _start_cluster(settings: Settings, dashboard: bool) -> str:
     cpus = max(os.cpu_count() or 1, (settings.workers or 1) * len(settings.models))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", str(cpus)]
     command += ["--object-store-memory", str(cluster.OBJECT_STORE), "--include-dashboard", str(dashboard).lower(), "--disable-usage-stats"]
-    done = subprocess.run(command, env={**cluster.QUIET, **os.environ}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, env={**cluster.QUIET, **SLOW, **os.environ}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise RuntimeError(f"Ray could not be started: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     return cluster.find("auto")

@@ -1,5 +1,6 @@
 """The tree manager dies and comes back; stopped runs go on by actors; units that are lost again and again go alone."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from mcts_ray import Searcher
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.pool import Worker
-from mcts_ray.executor.backend import Task
+from mcts_ray.executor.backend import ActorsLost, Task
 from mcts_ray.search import BestOfN, Edge, Setting, Work
 from tests.executor.test_faults import CONFIGS, stopped
 
@@ -53,6 +54,18 @@ def test_the_manager_comes_back_and_gives_the_tree_of_an_unbroken_run(one, local
     assert result.ledger.nfe == whole.ledger.nfe and "spent once more" in result.notes[-1]
     census = one.backend.census()
     assert (census["searches"], census["in_flight"], census["out"], census["finished"]) == (0, 0, 0, 0)
+
+
+def test_a_run_that_has_lost_its_actors_can_go_on(one, local, cluster, tiny_folder, tmp_path):
+    """As where another search of the same searcher has found them dead, and let go of them all."""
+    whole = local("a red circle", CONFIGS["mcts"])
+    with Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray", workers=1) as searcher:
+        with pytest.raises(ActorsLost, match="let go"):
+            searcher("a red circle", CONFIGS["mcts"], lambda progress: progress.nfe > 20 and searcher.close(), out=tmp_path / "run")
+        with pytest.raises(ActorsLost, match="let go"):
+            searcher("a red circle", CONFIGS["mcts"])
+    assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "interrupted"
+    assert one.resume(tmp_path / "run").tree == whole.tree
 
 
 def test_a_stopped_run_goes_on_by_actors(one, local, tmp_path):

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from mcts_ray import Client, SearchConfig
 from mcts_ray.service import actor
 from mcts_ray.service.app import make_app
-from mcts_ray.service.errors import NotFound
+from mcts_ray.service.errors import NotFound, ServiceError
 from mcts_ray.service.settings import Settings
 
 pytestmark = pytest.mark.slow  # clusters and actors of its own
@@ -126,8 +126,9 @@ def test_from_up_to_down_with_deaths_and_a_restart_of_everything(home, tiny_fold
     config = SMALL.model_copy(update={"budget": 400, "in_flight": 1})
     with Client(url, Path(home["MCTS_RAY_HOME"], "token").read_text()) as client:
         ids = [client.submit("a cat", config.model_copy(update={"seed": seed})).id for seed in range(20)]
+        spent = 0
         for name in ("ray::ServeReplica:mcts-ray", "ray::DenoiserWorker", "ray::TreeManager"):
-            time.sleep(3)
+            spent = gets_on(client, ids, spent)
             assert kill(home, name) == 1
         jobs = [client.wait(id) for id in ids]
         assert {job.status for job in jobs} == {"done"} and all(job.result["ledger"]["nfe"] == 400 for job in jobs)
@@ -144,6 +145,18 @@ def test_from_up_to_down_with_deaths_and_a_restart_of_everything(home, tiny_fold
     assert code == 0 and json.loads(out)["status"] == "done", err
     assert len(json.loads(mcts_ray(home, "jobs", "--limit", 100, "--json")[1])) == 21
     assert mcts_ray(home, "down")[0] == 0
+
+
+def gets_on(client, ids, spent, seconds=180):
+    """Wait until searches have spent 100 NFE more, here and there while the service is back after a death; returns what they have."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionError, ServiceError):
+            now = sum(job.progress.nfe for job in map(client.job, ids) if job.progress)
+            if now >= spent + 100:
+                return now
+        time.sleep(0.2)
+    raise AssertionError(f"the searches do not get on beyond {spent} NFE")
 
 
 @pytest.mark.slow

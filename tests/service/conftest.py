@@ -28,6 +28,7 @@ class Held:
     def __init__(self):
         self.go = threading.Event()
         self.raises = []  # one for each attempt, None: none
+        self.spends = []  # NFE before each of them
         self.begun = []
         self.extended = []
         self.takes_more = True
@@ -43,7 +44,7 @@ class Held:
     def close(self):
         pass
 
-    def goes_on(self, out):
+    def goes_on(self, out, budget):
         return self.keeps and out.is_dir()
 
     def extend(self, out, nfe):
@@ -57,6 +58,8 @@ class Held:
         status = "done"
         error = self.raises.pop(0) if self.raises else None
         if error:
+            if self.spends:
+                on_progress(Progress(self.spends.pop(0), request.budget, 0.1, (None,), 0, 0, 1))
             raise error
         try:
             for nfe in count(1):

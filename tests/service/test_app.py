@@ -1,5 +1,6 @@
 """The HTTP API on a service whose searches the test controls: every route, every limit, and what is said of mistakes."""
 
+import asyncio
 import base64
 import json
 import threading
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+from mcts_ray.service.app import make_app
 from mcts_ray.service.checks import PLACES
 from mcts_ray.service.models import Job, SearchRequest
 from mcts_ray.service.runner import Lost
@@ -123,7 +125,7 @@ def test_events_tell_progress_the_best_image_and_the_end(service, held):
         ({"prompt": PROMPT, "reward": "pickscore@/etc:1"}, "may not say where weights lie"),
         ({"prompt": PROMPT, "algorithm": "psp", "step_reward": "lrm", "step_model": "/etc"}, "step_model names a place on the service's"),
         ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_model": "/etc"}, "ige_model names a place on the service's machine"),
-        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_choice": "sample", "ige_online": "/tmp/x"}, "ige_online names a place"),
+        ({"prompt": PROMPT, "algorithm": "mcts", "jump": "ige", "ige_choice": "sample", "ige_online": "/x"}, "ige_online names a place"),
         ({"prompt": PROMPT, "algorithm": "mcts", "fuse": "decoder", "fuse_model": "none"}, "fuse_model names a place on the service's"),
         ({"prompt": PROMPT, "algorithm": "mcts", "step_reward": "x0", "calibration": "/etc/passwd"}, "calibration names a place on the"),
         ({"prompt": PROMPT, "algorithm": "dts", "branchings": 10**9}, "branchings is 1000000000; this service allows 1000"),
@@ -227,6 +229,13 @@ def test_a_lost_search_is_begun_again_but_not_for_ever(service, held):
     assert service.client.resume(job.id).attempt >= 3 and ended(service, job.id).status == "done"
 
 
+def test_a_lost_search_that_gets_further_every_time_is_not_given_up(service, held):
+    held.go.set()
+    held.raises, held.spends = [Lost("an actor has died")] * 5, [10, 10, 20, 30, 30]
+    job = ended(service, submit(service, budget=60).json()["id"])
+    assert (job.status, job.attempt) == ("done", 6)
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_a_lost_search_goes_on_in_its_directory_if_it_can(service, held, keeps):
     held.go.set()
@@ -308,6 +317,36 @@ def test_images_in_the_form_of_openai(service, held):
     assert wrong.status_code == 422 and "scenes reward reads images of" in wrong.json()["detail"]
     small = service.http.post("/v1/images/generations", json={**asked, "size": "4x64"})
     assert small.status_code == 422 and "width: input should be greater than or equal to 8" in small.json()["detail"]
+
+
+@pytest.mark.parametrize("how", ["disconnected", "cancelled"])
+def test_a_client_that_goes_away_ends_its_search(service, monkeypatch, how):
+    """As uvicorn says it, and as Ray Serve does, by cancelling the request."""
+    monkeypatch.setattr("mcts_ray.service.app.WAIT", 0.05)
+    body = json.dumps({"prompt": PROMPT, "budget": 60}).encode()
+    messages = [{"type": "http.request", "body": body}]
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "query_string": b"", "headers": headers}
+
+    async def receive():
+        if messages:
+            return messages.pop(0)
+        return await asyncio.Event().wait()
+
+    async def send(message): ...
+
+    async def go():
+        task = asyncio.create_task(make_app(service.jobs_object, None)(scope, receive, send))
+        while (await service.jobs_object.health()).running == 0:
+            await asyncio.sleep(0.01)
+        if how == "cancelled":
+            task.cancel()
+        messages.append({"type": "http.disconnect"})
+        await asyncio.wait([task])
+
+    service.http.portal.call(go)
+    (job,) = service.client.jobs()
+    assert ended(service, job.id).status == "cancelled"
 
 
 def test_the_record_on_disk_holds_no_secret_and_is_json(service, tmp_path):

@@ -104,6 +104,24 @@ def test_waiting_outlives_a_service_that_goes_away():
     assert client.wait("a").status == "done" and calls == ["/v1/searches/a/events"] * 3
 
 
+def test_a_search_that_is_quiet_for_long_is_waited_for(monkeypatch):
+    """Every connection breaks after a comment, which says that the service is there all the same."""
+    monkeypatch.setattr("mcts_ray.service.client.PATIENCE", 0.6)
+    done = '{"id": "a", "status": "done", "prompt": "p", "model": "m", "algorithm": "x", "budget": 1, "created": "2026-01-01T00:00:00Z"}'
+    calls = []
+
+    def stream(request):
+        calls.append(request)
+        if len(calls) == 4:
+            yield f"id: 1\nevent: done\ndata: {done}\n\n".encode()
+        else:
+            yield b": still there\n\n"
+            raise httpx2.ReadTimeout("quiet", request=request)
+
+    handler = httpx2.MockTransport(lambda request: httpx2.Response(200, content=stream(request)))
+    assert Client(http=httpx2.Client(base_url="http://service", transport=handler)).wait("a").status == "done" and len(calls) == 4
+
+
 def test_nobody_there():
     with Client("http://127.0.0.1:1", "token") as client, pytest.raises(ConnectionError, match="no service answers at http://127.0.0.1:1"):
         client.health()

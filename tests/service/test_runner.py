@@ -44,21 +44,36 @@ def test_a_cancelled_job_keeps_what_it_has_found(runner, searcher, tmp_path):
     assert ended.status == "cancelled" and ended.result["images"] and ended.result["ledger"]["nfe"] < 100
 
 
-@pytest.mark.parametrize(("algorithm", "cancels", "goes_on"), [("best-of-n", True, True), ("psp", True, False), ("best-of-n", False, False)])
-def test_only_what_was_stopped_goes_on_in_its_directory(runner, searcher, tmp_path, monkeypatch, algorithm, cancels, goes_on):
-    """`mcts-ray down` stops searches as a client does; psp could not take the budget that may have come since."""
+@pytest.mark.parametrize(
+    ("algorithm", "cancels", "extended"), [("best-of-n", True, True), ("psp", True, False), ("best-of-n", False, False)]
+)
+def test_only_what_was_stopped_goes_on_in_its_directory(runner, searcher, tmp_path, algorithm, cancels, extended):
+    """`mcts-ray down` stops searches as a client does; psp cannot take the budget that may have come since."""
     seen = []
 
     def on_progress(progress):
-        seen.append(runner.goes_on(tmp_path / "run"))
+        seen.append(runner.goes_on(tmp_path / "run", 12))
         if cancels and progress.images:
             raise Cancelled
 
-    monkeypatch.setattr(type(searcher), "resume", lambda *arguments: None, raising=False)
     request = SearchRequest(prompt="a cat", model=searcher.model, algorithm=algorithm, **{**CONFIG, "in_flight": 1})
-    assert not runner.goes_on(tmp_path / "run")
+    assert not runner.goes_on(tmp_path / "run", 12)
     runner.run(request, tmp_path / "run", on_progress)
-    assert all(seen) and runner.goes_on(tmp_path / "run") == goes_on
+    assert all(seen) and [runner.goes_on(tmp_path / "run", budget) for budget in (12, 20)] == [cancels, extended]
+
+
+@pytest.mark.parametrize("algorithm", ["best-of-n", "psp"])
+def test_what_was_stopped_comes_to_the_same_end(runner, searcher, tmp_path, algorithm):
+    def on_progress(progress):
+        if progress.nfe >= 6:
+            raise Cancelled
+
+    request = SearchRequest(prompt="a cat", model=searcher.model, algorithm=algorithm, **{**CONFIG, "in_flight": 1})
+    whole = runner.run(request, tmp_path / "whole", lambda progress: None)
+    assert runner.run(request, tmp_path / "run", on_progress).status == "cancelled"
+    ended = runner.run(request, tmp_path / "run", lambda progress: None)
+    assert ended.status == "done" and ended.result["reward"] == whole.result["reward"] and ended.result["ledger"]["nfe"] == 12
+    assert json.loads((tmp_path / "run" / "tree.json").read_text()) == json.loads((tmp_path / "whole" / "tree.json").read_text())
 
 
 @pytest.mark.parametrize(("algorithm", "takes"), [("best-of-n", True), ("psp", False)])
