@@ -25,6 +25,7 @@ from mcts_ray.search.base import Work
 from mcts_ray.search.lineage import origins
 
 log = logging.getLogger(__name__)
+REDONE = 8  # times that lost states are made again before a call, should more have been lost meanwhile
 PAUSE = 0.2  # seconds between two attempts to write what could not be written
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
@@ -123,9 +124,12 @@ class Working(Fusing):
     async def _send(self, worker: Worker) -> Sent | None:
         """One call of the denoiser, for which states that are lost are made again; None where that has failed for now."""
         try:
-            for id in dict.fromkeys(unit.work.search for unit in worker.ready):
-                if lost := self._missing(id, [unit.work for unit in worker.ready if unit.work.search == id]):
-                    await self._redo(worker, self.running[id], lost)
+            for _ in range(REDONE):  # meanwhile it may be given more units
+                lost = self._missing_of(worker)
+                for id, nodes in lost.items():
+                    await self._redo(worker, self.running[id], nodes)
+                if not lost:
+                    break
         except Gone as gone:
             await self._gone(worker, Gone.refs(gone))
             return None
@@ -133,6 +137,13 @@ class Working(Fusing):
             await self._lost(worker)
             return None
         return worker.send(self._elsewhere(worker), None if worker.catching_up else min(SLICE, self.session.seconds_left()))
+
+    def _missing_of(self, worker: Worker) -> dict[str, list[str]]:
+        """The nodes by search that units to be sent start from and whose states are lost."""
+        works: dict[str, list[Work]] = {}
+        for unit in worker.ready:
+            works.setdefault(unit.work.search, []).append(unit.work)
+        return {id: lost for id, of_search in works.items() if (lost := self._missing(id, of_search))}
 
     def _elsewhere(self, worker: Worker) -> list[Any]:
         """Refs to the states of parents of units to be sent that this denoiser does not hold itself."""

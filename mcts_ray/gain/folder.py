@@ -149,7 +149,8 @@ def weights(source: str | Path, version: int | None = None) -> tuple[int, Path]:
     there = {0: folder / "model.safetensors"} | {int(file.stem): file for file in (folder / "versions").glob("[0-9]*.safetensors")}
     number = max(there) if version is None else version
     if number not in there or not there[number].is_file():
-        raise ValueError(f"ige_model {folder} has no version {number}; it has {_list(sorted(there))}")
+        name = "the IGE of scenes" if folder == SHIPPED else f"ige_model {folder}"
+        raise ValueError(f"{name} has no version {number}; it has {_list(sorted(there))}")
     return number, there[number]
 
 
