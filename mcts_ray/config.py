@@ -24,7 +24,7 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    algorithm: str = Field("best-of-n", description="Search algorithm, a name of mcts_ray.search.ALGORITHMS; auto: what the committed comparisons say is best.")
+    algorithm: str = Field("best-of-n", description="Search algorithm, a name of mcts_ray.search.ALGORITHMS; auto: what comparisons say is best.")
     budget: int | None = Field(
         None, ge=1, description="NFE (guided evaluations of one sample) that may be spent; None: 8 times `levels`."
     )
