@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
 
 AUTO = "auto"
 WALKS = {"grid", "order", "jump", "k", "jump_table", "rollout_stride"}  # fields of how a trajectory walks
 CALLS = 7.5  # T / k of the jumps that were best on scenes, k = 4 where T = 30: eight calls
+RICH = 6  # times T from which on the tree was ahead on scenes (measured at 8 and 16)
+TREE = {"phi_schedule": "constant", "phi": 1.2, "branchings": 12}
 
 
 @dataclass(frozen=True)
@@ -20,22 +23,26 @@ class Choice:
 
 
 def choose(config: SearchConfig, model: str) -> Choice:
-    """The configuration with an algorithm in place of `auto`, and with jumps unless some were asked for."""
+    """The configuration with an algorithm in place of `auto`, and with what goes with it unless that was set."""
     if config.algorithm != AUTO:
         return Choice(config)
-    times = (config.budget or BUDGET_IN_TRAJECTORIES * config.levels) / config.levels
     if model != "scenes":
-        return Choice(
-            config.model_copy(update={"algorithm": "best-of-n"}),
-            f"auto takes best-of-n: no comparison of {model} is committed, and on scenes nothing that costs as much was surely better "
-            "at every budget; `mcts-ray compare` makes one",
-        )
-    update: dict = {"algorithm": "best-of-n"}
+        why = f"auto takes best-of-n: no comparison of {model} is committed; `mcts-ray compare` makes one"
+        return Choice(_with(config, {"algorithm": "best-of-n"}), why)
+    update: dict[str, Any] = {}
     if not WALKS & config.model_fields_set:
         update["k"] = max(1, round(config.levels / CALLS))
+    times = (config.budget or BUDGET_IN_TRAJECTORIES * config.levels) / config.levels
+    if times < RICH:
+        why = f"auto takes best-of-n with long jumps: at {times:.3g} times T no search was better on hard test prompts of scenes"
+        return Choice(_with(config, update | {"algorithm": "best-of-n"}), f"{why} (benchmarks/results/quality-main.json)")
+    update |= {name: value for name, value in TREE.items() if name not in config.model_fields_set}
     why = (
-        f"auto takes best-of-n with long jumps at {times:.3g} times {config.levels} NFE: on 100 hard test prompts of "
-        "scenes no search was better at up to 8 times, and one at 16 times by .010 of gold, for four times the decoding "
-        "(benchmarks/results/quality-main.json)"
+        f"auto takes mcts with long jumps and strong noise: at 8 and 16 times T (here {times:.3g}) it finds .009 [.001, .018] "
+        "and .012 [.002, .024] more of gold than best-of-n with the same jumps on 100 hard test prompts of scenes"
     )
-    return Choice(SearchConfig(**(config.model_dump(exclude_unset=True) | update)), why)
+    return Choice(_with(config, update | {"algorithm": "mcts"}), f"{why} (benchmarks/results/quality-mcts-2.json)")
+
+
+def _with(config: SearchConfig, update: dict[str, Any]) -> SearchConfig:
+    return SearchConfig(**(config.model_dump(exclude_unset=True) | update))

@@ -8,19 +8,19 @@ from typer.testing import CliRunner
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.auto import choose
 from mcts_ray.cli import app
-from mcts_ray.search import ALGORITHMS
 
 
 @pytest.mark.parametrize("levels, k", [(30, 4), (15, 2), (10, 1), (1, 1)])
-def test_on_scenes_it_takes_trajectories_of_about_eight_calls(levels, k):
-    choice = choose(SearchConfig(algorithm="auto", levels=levels), "scenes")
-    assert choice.config.algorithm in ALGORITHMS and choice.config.k == k and choice.config.trajectory_nfe <= 10
-    assert "quality-main.json" in choice.why
+@pytest.mark.parametrize("times, algorithm, file", [(2, "best-of-n", "quality-main"), (8, "mcts", "quality-mcts-2")])
+def test_on_scenes_it_takes_trajectories_of_about_eight_calls(levels, k, times, algorithm, file):
+    choice = choose(SearchConfig(algorithm="auto", levels=levels, budget=times * levels), "scenes")
+    assert choice.config.algorithm == algorithm and choice.config.k == k and choice.config.trajectory_nfe <= 10
+    assert f"{file}.json" in choice.why
 
 
-def test_jumps_that_were_asked_for_stay():
-    choice = choose(SearchConfig(algorithm="auto", k=3, seed=5, budget=90), "scenes")
-    assert (choice.config.k, choice.config.seed, choice.config.budget) == (3, 5, 90)
+def test_what_was_asked_for_stays():
+    choice = choose(SearchConfig(algorithm="auto", k=3, seed=5, phi=0.9), "scenes")
+    assert (choice.config.k, choice.config.seed, choice.config.phi, choice.config.phi_schedule) == (3, 5, 0.9, "constant")
 
 
 def test_of_a_model_without_a_comparison_it_says_so():
