@@ -84,7 +84,7 @@ def test_several_prompts_run_together_each_in_its_directory(mcts_ray, tiny_folde
 def test_settings_go_over_options_and_those_over_the_file(mcts_ray, tiny_folder):
     Path("c.toml").write_text("levels = 5\nbudget = 5\nimages = 1\nreward = 'jpeg'\n")
     arguments = ["--config", "c.toml", "--levels", 4, "--budget", 8, "--set", "budget=4", "--set", "k=2", "--out", "run"]
-    code, _, err = mcts_ray("search", PROMPT, "--model", tiny_folder, *arguments)
+    code, _, err = mcts_ray("search", PROMPT, "--model", tiny_folder, "--executor", "local", *arguments)
     config = json.loads(Path("run/job.json").read_text())["config"]
     assert code == 0, err
     assert (config["levels"], config["budget"], config["images"], config["k"]) == (4, 4, 1, 2)
