@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.settings import make_config
 
 AUTO = "auto"
 WALKS = {"grid", "order", "jump", "k", "jump_table", "rollout_stride"}  # fields of how a trajectory walks
@@ -45,4 +46,4 @@ def choose(config: SearchConfig, model: str) -> Choice:
 
 
 def _with(config: SearchConfig, update: dict[str, Any]) -> SearchConfig:
-    return SearchConfig(**(config.model_dump(exclude_unset=True) | update))
+    return make_config(config.model_dump(exclude_unset=True) | update, "algorithm auto: ")

@@ -74,8 +74,10 @@ def make_training(
         check_writable(found)
     else:
         _check_training(kind, found, out)
-        if images and not (images / "scores.jsonl").is_file():
-            raise ValueError(f"{images} holds no scored images; make some with `mcts-ray train reward --kind lrm --collect`")
+        if images:
+            from mcts_ray.reward.lrm.collect import scored
+
+            scored(images)
     resolve_model(model)
     prompts = read_prompts(prompts_file) if prompts_file else None
     known = {name: amount for name, amount in amounts.items() if amount is not None}

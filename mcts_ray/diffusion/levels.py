@@ -7,6 +7,7 @@ Shape suffix: L = T + 1 entries, index = level.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -61,6 +62,12 @@ class Levels:
     def rows(self) -> list[tuple[float, float, float]]:
         """(time step, alpha, sigma) per level as plain numbers, for gathering mixed batches."""
         return list(zip(self.timesteps_L.tolist(), self.alpha_L.tolist(), self.sigma_L.tolist(), strict=True))
+
+    def diffused(self, z_BCHW: torch.Tensor, level_B: Sequence[int], generator: torch.Generator | None = None):
+        """Latents made noisy at their levels, x = alpha z + sigma eps, eps drawn on the CPU: x (B, C, H, W) and time steps (B,)."""
+        eps_BCHW = torch.randn(z_BCHW.shape, generator=generator)
+        t_B, alpha_B, sigma_B = torch.tensor([self.rows[level] for level in level_B], dtype=torch.float32).unbind(1)
+        return alpha_B[:, None, None, None] * z_BCHW + sigma_B[:, None, None, None] * eps_BCHW, t_B
 
     @cached_property
     def lambda_L(self) -> torch.Tensor:

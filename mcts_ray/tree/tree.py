@@ -80,8 +80,9 @@ class Tree:
         judged = [(self._nodes[id], score) for id, score in scores]
         for node, score in judged:
             self._score(node, score)
+        worth = reward
         if reward is None:
-            leaf.promised = leaf.prior.mean if leaf.prior else self.spread.mean
+            worth = leaf.promised = leaf.prior.mean if leaf.prior else self.spread.mean
             leaf.walk = stopped.walk if stopped else child
         node = leaf
         while node is not child.parent:
@@ -89,10 +90,10 @@ class Tree:
                 node.parent.arms.append(node)
             node = node.parent
         if stopped:
-            backup_further(leaf, stopped, leaf.promised if reward is None else reward, self.rule)
+            backup_further(leaf, stopped, worth, self.rule)
             stopped.promised = None
         else:
-            backup(leaf, leaf.promised if reward is None else reward, self.rule)
+            backup(leaf, worth, self.rule)
         if reward is not None:
             self.spread.add(reward)
             if hasattr(self.calibration, "observe"):

@@ -1,6 +1,9 @@
 """A world without tensors: the reward of an image is a hash of its node id, so every path has a known worth."""
 
+from collections.abc import Callable
+
 from mcts_ray.search import Cost, Outcome, Search, Work
+from mcts_ray.search.journal import asked, told
 
 
 def worth(node: str) -> float:
@@ -21,6 +24,24 @@ def outcome_of(work: Work, error: str | None = None) -> Outcome:
     reward = worth(work.edges[-1].node) if terminal else None
     scores = () if error else tuple((node, worth(node)) for node in work.scored)
     return Outcome(work.id, work.search, work.epoch, cost, reward, scores, error)
+
+
+def journalled(search: Search, stop: int, answer: Callable[[Work, int], Outcome], looked: Callable[[], None] = lambda: None) -> list[dict]:
+    """Tell a search `stop` outcomes, `answer(work, step)` each, out of order and with up to 4 units out; returns its journal. `looked` is
+    called after each."""
+    lines: list[dict] = []
+    out: list[Work] = []
+    for step in range(stop):
+        for work in search.ask(4 - len(out)):
+            out.append(work)
+            lines.append(asked(work))
+        if not out:
+            break
+        outcome = answer(out.pop(step % len(out)), step)
+        search.tell(outcome)
+        lines.append(told(outcome, 0.0))
+        looked()
+    return lines
 
 
 def carry_out(search: Search, room: int = 4, fails=lambda work: False) -> list[Work]:

@@ -15,7 +15,7 @@ from mcts_ray.search.journal import asked, halted, replay, told
 from mcts_ray.tree import Widening
 from mcts_ray.tree.backup import log_mean_exp
 
-from .fake import carry_out, carry_out_in_flight, outcome_of, worth
+from .fake import carry_out, carry_out_in_flight, journalled, outcome_of, worth
 
 T = 10
 BOTH = pytest.mark.parametrize("algorithm", [DTS, DTSStar])
@@ -154,17 +154,11 @@ def test_what_is_in_flight_counts_as_visits_and_leaves_values_alone():
 @pytest.mark.parametrize("options", EVERY)
 @pytest.mark.parametrize("stop", [5, 13, 40])
 def test_the_journal_rebuilds_the_identical_tree(algorithm, options, stop):
-    search, lines, out = make(algorithm, **options), [], []
-    for step in range(stop):
-        for work in search.ask(4 - len(out)):
-            out.append(work)
-            lines.append(asked(work))
-        if not out:
-            break
-        outcome = outcome_of(out.pop(step % len(out)), "broken" if step == 3 else None)
-        search.tell(outcome)
-        lines.append(told(outcome, 0.0))
+    def look():
         assert search.done in (True, False) and search.ask(0) == []  # looking changes nothing
+
+    search = make(algorithm, **options)
+    lines = journalled(search, stop, lambda work, step: outcome_of(work, "broken" if step == 3 else None), look)
     again = make(algorithm, **options)
     replay(again, json.loads(json.dumps(lines)))
     assert again.nodes() == search.nodes() and again.ledger == search.ledger and again.best(3) == search.best(3)

@@ -15,7 +15,7 @@ from mcts_ray.tree import Fusing, Prior, Pruning, Soft, Widening, maximum
 from mcts_ray.tree.backup import make_rule
 from mcts_ray.tree.weights import MODES, STATES
 
-from .fake import carry_out, carry_out_in_flight, outcome_of, refusal_of, worth
+from .fake import carry_out, carry_out_in_flight, journalled, outcome_of, refusal_of, worth
 
 GOLDEN = sorted(Path(__file__).parent.parent.glob("golden/*.json"))
 T = 10
@@ -131,17 +131,11 @@ def test_the_same_schedule_gives_the_same_tree(options):
 @pytest.mark.parametrize("options", EVERY)
 @pytest.mark.parametrize("stop", [5, 9, 13, 40])
 def test_the_journal_rebuilds_the_identical_tree(options, stop):
-    search, lines, out = make(share=0.5, **options), [], []
-    for step in range(stop):
-        for work in search.ask(4 - len(out)):
-            out.append(work)
-            lines.append(asked(work))
-        if not out:
-            break
-        work = out.pop(step % len(out))
-        outcome = refusal_of(work) if work.fuse and step % 2 else outcome_of(work, "broken" if step == 3 else None)
-        search.tell(outcome)
-        lines.append(told(outcome, 0.0))
+    def answer(work, step):
+        return refusal_of(work) if work.fuse and step % 2 else outcome_of(work, "broken" if step == 3 else None)
+
+    search = make(share=0.5, **options)
+    lines = journalled(search, stop, answer)
     again = make(share=0.5, **options)
     replay(again, json.loads(json.dumps(lines)))
     assert again.nodes() == search.nodes() and again.ledger == search.ledger and again.best(3) == search.best(3)

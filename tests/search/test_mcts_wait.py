@@ -9,10 +9,10 @@ from mcts_ray import SearchConfig
 from mcts_ray.checks import find_calibration
 from mcts_ray.gain import Constant
 from mcts_ray.search.ids import jump_id
-from mcts_ray.search.journal import asked, replay, told
+from mcts_ray.search.journal import replay
 from mcts_ray.tree import Fusing, Prior, Pruning, Soft, Widening, maximum
 
-from .fake import carry_out, carry_out_in_flight, outcome_of, worth
+from .fake import carry_out, carry_out_in_flight, journalled, outcome_of, worth
 from .test_mcts import T, make
 
 EVERY = [
@@ -84,17 +84,8 @@ def test_a_walk_that_goes_on_passes_through_the_states_of_an_unbroken_one(option
 @pytest.mark.parametrize("options", EVERY)
 @pytest.mark.parametrize("stop", [6, 15, 60])
 def test_the_journal_rebuilds_the_identical_tree(options, stop):
-    search, lines, out = waiting(**options), [], []
-    for step in range(stop):
-        for work in search.ask(4 - len(out)):
-            out.append(work)
-            lines.append(asked(work))
-        if not out:
-            break
-        work = out.pop(step % len(out))
-        outcome = outcome_of(work, "broken" if step % 7 == 3 else None)
-        search.tell(outcome)
-        lines.append(told(outcome, 0.0))
+    search = waiting(**options)
+    lines = journalled(search, stop, lambda work, step: outcome_of(work, "broken" if step % 7 == 3 else None))
     again = waiting(**options)
     replay(again, json.loads(json.dumps(lines)))
     assert again.nodes() == search.nodes() and again.ledger == search.ledger and again.ask(3) == search.ask(3)

@@ -147,7 +147,22 @@ def _open(out: Path, depends: dict) -> None:
     file.write_text(json.dumps(depends, indent=2) + "\n")
 
 
+def scored(folder: Path, **trajectories: str) -> list[dict]:
+    """The records of `scores_of`; ValueError if there are none, or made with another `model` or `reward` than some trajectories."""
+    try:
+        made, records = json.loads((folder / "collect.json").read_text(encoding="utf-8")), scores_of(folder)
+    except (OSError, json.JSONDecodeError):
+        made, records = {}, []
+    for name, theirs in trajectories.items() if made else ():
+        if made.get(name) != theirs:
+            raise ValueError(f"the images in {folder} are of {name} {made.get(name)}, the trajectories of {theirs}; make others")
+    if not records:
+        raise ValueError(f"{folder} holds no scored images; make some with `mcts-ray train reward --kind lrm --collect`")
+    return records
+
+
 def scores_of(out: Path) -> list[dict]:
+    """A record for each prompt: it, the files of its images, and their scores."""
     file = out / "scores.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 

@@ -31,10 +31,7 @@ class Data:
         """Noisy states (2 P, C, H, W) and their time steps: both of a pair at one level, each with noise of its own, drawn on the CPU."""
         index = self.pairs.image_P2[pair_P].T.reshape(-1)
         x0 = torch.from_numpy(np.asarray(self.latent_NCHW[index], np.float32))
-        noise = torch.randn(x0.shape, generator=generator)
-        rows = torch.tensor([self.levels.rows[level] for level in level_P], dtype=torch.float32).repeat(2, 1)
-        t, alpha, sigma = rows.unbind(1)
-        x = alpha[:, None, None, None] * x0 + sigma[:, None, None, None] * noise
+        x, t = self.levels.diffused(x0, np.tile(level_P, 2).tolist(), generator)
         return x.to(self.device), t.to(self.device)
 
     def scores(self, model: LatentRewardModel, pair_P: np.ndarray, level_P: np.ndarray, generator: torch.Generator | None = None):

@@ -8,7 +8,7 @@ Legend: B states, C x H x W latent, N images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,6 +43,14 @@ def noted_levels(T: int, at: Sequence[int] | None, rng: np.random.Generator) -> 
     return tuple(int(rng.choice(tenth)) for tenth in tenths)
 
 
+def noted(
+    x_BCHW: torch.Tensor, x0_BCHW: torch.Tensor, maps: Mapping[str, torch.Tensor], taps: Sequence[str], grid: int
+) -> dict[str, torch.Tensor]:
+    """What is noted of states, by its name in a shard: `x`, `x0` and the feature maps `taps`, at most grid x grid, in fp16."""
+    values = {"x": x_BCHW, "x0": x0_BCHW} | {f"tap.{name}": maps[name] for name in taps}
+    return {name: to_grid(value, grid).clamp(-HALF, HALF).half() for name, value in values.items()}
+
+
 class Recorder:
     """A step scorer that notes the states it is shown, fp16 on the CPU, and gives each its row's number as its score."""
 
@@ -55,9 +63,8 @@ class Recorder:
 
     def score(self, states: States) -> torch.Tensor:
         """Tickets (B,)."""
-        maps = {"x": states.x, "x0": states.x0} | {f"tap.{name}": states.taps[name] for name in self.taps}
-        part = {name: to_grid(value, self.grid).clamp(-HALF, HALF).half().cpu() for name, value in maps.items()}
-        self._parts.append(part | {"log_snr": states.log_snr.cpu()})
+        part = noted(states.x, states.x0, states.taps, self.taps, self.grid)
+        self._parts.append({name: value.cpu() for name, value in part.items()} | {"log_snr": states.log_snr.cpu()})
         self._count += len(states)
         assert self._count < 2**24, "more rows than fp32 can number"
         return torch.arange(self._count - len(states), self._count, dtype=torch.float32)

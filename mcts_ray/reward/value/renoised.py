@@ -11,7 +11,6 @@ Legend: B states, C x H x W latent, N images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,23 +21,12 @@ from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.diffusion.resolve import image_size, resolve_model
-from mcts_ray.reward.lrm.collect import scores_of
+from mcts_ray.reward.lrm.collect import scored
 from mcts_ray.reward.lrm.latents import encoded
 from mcts_ray.reward.lrm.pairs import digest, read_pairs
 from mcts_ray.reward.value.data import Batch, Trajectories
-from mcts_ray.reward.value.network import to_grid
+from mcts_ray.reward.value.record import noted
 from mcts_ray.search import Setting
-
-
-def _check(folder: Path, model: str, reward: str) -> None:
-    """The images must be this model's, and scored by this reward."""
-    try:
-        made = json.loads((folder / "collect.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        raise ValueError(f"{folder} holds no scored images; make some with `mcts-ray train reward --kind lrm --collect`") from None
-    for name, ours in (("model", model), ("reward", reward)):
-        if made.get(name) != ours:
-            raise ValueError(f"the images in {folder} are of {name} {made.get(name)}, the trajectories of {ours}; make others")
 
 
 class Renoised:
@@ -50,8 +38,8 @@ class Renoised:
 
     def __init__(self, folder: Path, known: Trajectories, left_out: Collection[str], out: Path, device: torch.device) -> None:
         facts = known.manifest
-        _check(folder, facts["model"], facts["reward"])
-        pairs, records = read_pairs(folder), scores_of(folder)
+        records = scored(folder, model=facts["model"], reward=facts["reward"])
+        pairs = read_pairs(folder)
         model = resolve_model(facts["model"])
         pipe = load_pipeline(model, str(device))
         self._denoiser, self._facts, self._size = Denoiser(make_adapter(pipe)), facts, image_size(model)
@@ -72,30 +60,27 @@ class Renoised:
         chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups)]
         sizes = [len(images) for _, images, _ in chosen]
         level_B = np.repeat(rng.integers(1, T + 1, groups), sizes).tolist()
-        latent_BCHW = torch.from_numpy(np.asarray(self._latent_NCHW[np.concatenate([images for _, images, _ in chosen])], np.float32))
-        levels, device = self._denoiser.levels(T), self._denoiser.device
-        _, alpha_B, sigma_B = torch.tensor([levels.rows[level] for level in level_B], dtype=torch.float32).unbind(1)
-        noise_BCHW = torch.randn(latent_BCHW.shape)
-        x_BCHW = (alpha_B[:, None, None, None] * latent_BCHW + sigma_B[:, None, None, None] * noise_BCHW).to(device)
+        index_B = np.concatenate([images for _, images, _ in chosen])
+        latent_BCHW = torch.from_numpy(np.asarray(self._latent_NCHW[index_B], np.float32))
+        x_BCHW, _ = self._denoiser.levels(T).diffused(latent_BCHW, level_B)
         size = {"height": self._size[0], "width": self._size[1]}
         settings = [Setting(text, guidance=self._facts["guidance"], levels=T, **size) for text, images, _ in chosen for _ in images]
-        return self._read(x_BCHW, level_B, settings, np.concatenate([scores for *_, scores in chosen]), sizes, first)
+        scores_B = np.concatenate([scores for *_, scores in chosen])
+        return self._read(x_BCHW.to(self._denoiser.device), level_B, settings, scores_B, sizes, first)
 
     def _read(self, x_BCHW, level_B, settings, scores, sizes, first) -> Batch:
         """What the generator's call at these states gives, as trajectories have it: maps on their grid, rounded to fp16."""
-        prediction = self._denoiser.denoise(x_BCHW, level_B, settings, tuple(self._facts["taps"]))
-        maps = {"x": x_BCHW, "x0": prediction.x0} | {f"tap.{name}": prediction.taps[name] for name in self._facts["taps"]}
-        rows = {name: to_grid(value, self._facts["grid"]).half().float() for name, value in maps.items()}
-        log_snr = self._denoiser.levels(self._facts["levels"]).log_snr_L[level_B]
-        embedding_BLD = torch.stack([self._denoiser.prompts.get(setting.prompt).embedding for setting in settings]).float()
-        group_B = torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes))
-        with torch.no_grad():
-            return Batch(
-                {name: rows[f"tap.{name}"].clone() for name in self._facts["taps"]},
-                rows["x"].clone(),
-                rows["x0"].clone(),
-                log_snr.float().to(x_BCHW.device),
-                embedding_BLD.clone(),
-                torch.from_numpy(scores).float().to(x_BCHW.device),
-                group_B.to(x_BCHW.device),
-            )
+        taps = tuple(self._facts["taps"])
+        prediction = self._denoiser.denoise(x_BCHW, level_B, settings, taps)
+        part = noted(x_BCHW, prediction.x0, prediction.taps, taps, self._facts["grid"])
+        rows = {name: value.float().clone() for name, value in part.items()}
+        embeddings = [self._denoiser.prompts.get(setting.prompt).embedding for setting in settings]
+        return Batch(
+            {name: rows[f"tap.{name}"] for name in taps},
+            rows["x"],
+            rows["x0"],
+            self._denoiser.levels(self._facts["levels"]).log_snr_L[level_B].float().to(x_BCHW.device),
+            torch.stack(embeddings).float().clone(),
+            torch.from_numpy(scores).float().to(x_BCHW.device),
+            torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes)).to(x_BCHW.device),
+        )
