@@ -1,6 +1,6 @@
 """What a reward is, and how one is asked so that a bad answer costs one image and not the search.
 
-Legend: N images, H x W pixels, C = 3 channels.
+Legend: N images, H x W pixels, C = 3 channels, L tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ class ImageReward(Protocol):
     """Any callable from images and their prompts to one number each, higher is better.
 
     Optional attributes: `forwards`, network sample-forwards per image (default 0; booked as `model_forwards`), and
-    `center` and `scale`, by which a weighted sum makes rewards of different units comparable (default 0 and 1).
+    `center` and `scale`, by which a weighted sum makes rewards of different units comparable (default 0 and 1), and
+    `verdicts(images_NHWC, prompts)`, an array (N, L, 5) of what it thinks of the single words, for a value head to learn from: for each
+    token of the *generator's* text encoder the probability that what it states is shown, 1 where it states something, x and y in
+    [-1, 1] of the place that it speaks of, and 1 where it speaks of a place.
     """
 
     def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> Sequence[float]:
@@ -43,6 +46,12 @@ class Reward:
     def forwards(self) -> int:
         """Network sample-forwards that one call spends on one image."""
         return getattr(self.function, "forwards", 0)
+
+    def verdicts(self, images_NHWC: np.ndarray, prompts: list[str], tokens: int) -> np.ndarray | None:
+        """What it thinks of single words, float16 (N, `tokens`, 5); None where it does not tell, or not by as many tokens."""
+        tell = getattr(self.function, "verdicts", None)
+        told_NLV = np.asarray(tell(images_NHWC, prompts), np.float16) if tell else None
+        return told_NLV if told_NLV is not None and told_NLV.shape[1] == tokens else None
 
     def score(self, images_NHWC: np.ndarray, prompts: list[str]) -> list[Scored]:
         """Score a batch. An image without a finite score is tried once more, alone; then it has failed.

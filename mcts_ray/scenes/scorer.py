@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,14 @@ class ScorerNetwork(nn.Module):
         weight_NL = self.states_fact[token_NL] * F.pad(~repeated, (1, 0), value=True)
         return self.head(word_NLD).squeeze(-1), weight_NL
 
+    def verdicts(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
+        """(N, L, 5): probability that the token's fact holds, 1 if it states one, where (x, y), 1 if `where` has been taught for it."""
+        word_NLD, patch_NPD = self.read(image_NCHW, token_NL)
+        logit_NL, states_NL = self.judge(token_NL, word_NLD, patch_NPD)
+        end_NL = token_NL == token_NL[:, -1:]  # the end of the caption states that there is nothing else, nowhere
+        located_NL = states_NL * (1 - self.relates[token_NL]) * ~end_NL
+        return torch.cat([torch.stack([logit_NL.sigmoid(), states_NL], -1), self.where(word_NLD), located_NL[..., None]], -1)
+
     def _displacement(self, token_NL: torch.Tensor, word_NLD: torch.Tensor) -> torch.Tensor:
         """For each word that begins a relation, a feature (N, L, D) of how the shape after it is displaced from the one before it,
         both being `where` their words say; 0 for other words."""
@@ -135,16 +143,24 @@ class Scorer:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "scorer" / "tokenizer")
         return cls(network, tokenizer, device, config["center"], config["scale"])
 
-    @torch.inference_mode()
     def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         """images: uint8 (N, H, W, 3), of 64×64 pixels; prompts: N → float32 (N,). Raises ValueError for
         another size or a prompt outside the grammar."""
+        return self._each(self.network, images, prompts)
+
+    def verdicts(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """What it thinks of single words, (N, L, 5) as in `mcts_ray.reward.base`; places are those of colours and shapes."""
+        return self._each(self.network.verdicts, images, prompts)
+
+    @torch.inference_mode()
+    def _each(self, tell: Callable[..., torch.Tensor], images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """`tell` of images and caption tokens, in batches."""
         if images.shape[1:] != (SIDE, SIDE, 3):
             raise ValueError(f"The scenes reward reads {SIDE}×{SIDE} RGB images; got {images.shape[1:]}.")
         captions = [parse(prompt).caption for prompt in prompts]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        scores = []
+        told = []
         for at in range(0, len(images), BATCH):
             x = torch.from_numpy(images[at : at + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            scores.append(self.network(x, tokens[at : at + BATCH].to(self.device)).cpu())
-        return torch.cat(scores).numpy()
+            told.append(tell(x, tokens[at : at + BATCH].to(self.device)).cpu())
+        return torch.cat(told).numpy()

@@ -61,3 +61,13 @@ def test_an_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         Reward("r", reward).score(IMAGES, PROMPTS)
+
+
+def test_verdicts_on_words_are_told_only_by_the_tokens_of_the_generator():
+    def reward(images, prompts):
+        return [0.0] * len(prompts)
+
+    assert Reward("r", reward).verdicts(IMAGES, PROMPTS, 16) is None
+    reward.verdicts = lambda images, prompts: np.ones((len(prompts), 16, 5))
+    told = Reward("r", reward).verdicts(IMAGES, PROMPTS, 16)
+    assert told.shape == (4, 16, 5) and told.dtype == np.float16 and Reward("r", reward).verdicts(IMAGES, PROMPTS, 77) is None

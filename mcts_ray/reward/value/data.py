@@ -5,7 +5,8 @@
 
 Tensors of a shard, a row for each of its n states: `x`, `x0` and `tap.NAME` (maps, at most grid x grid), `log_snr`, `reward`, and
 `prompt` (a row of `embeddings`), `level`, `trajectory`, `eta`. States of one prompt and level are a *group*: they differ in
-trajectory only. Shards are mapped into memory and read as they are needed.
+trajectory only. Where the reward tells what it thinks of single words there is `verdict` (n, L, 5) too (`mcts_ray.reward.base`).
+Shards are mapped into memory and read as they are needed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """States of several groups, fp32 on one device. group: (B,) number of each state's group; the others as in `States`."""
+    """States of several groups, fp32 on one device. group: (B,) number of each state's group; verdict: (B, L, 5), what the reward
+    thinks of the words of the final image's prompt, if it tells; the others as in `States`."""
 
     taps: Mapping[str, torch.Tensor]
     x: torch.Tensor
@@ -53,13 +55,14 @@ class Batch:
     embeddings: torch.Tensor
     reward: torch.Tensor
     group: torch.Tensor
+    verdict: torch.Tensor | None = None
 
 
 def joined(first: Batch, second: Batch) -> Batch:
-    """Both as one batch; their groups must have different numbers."""
+    """Both as one batch; their groups must have different numbers, and both or none have verdicts."""
     taps = {name: torch.cat([first.taps[name], second.taps[name]]) for name in first.taps}
-    rest = [torch.cat([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Batch) if f.name != "taps"]
-    return Batch(taps, *rest)
+    pairs = [(getattr(first, f.name), getattr(second, f.name)) for f in fields(Batch) if f.name != "taps"]
+    return Batch(taps, *(None if one is None else torch.cat([one, other]) for one, other in pairs))
 
 
 class Trajectories(Shards):
@@ -106,6 +109,7 @@ class Trajectories(Shards):
             embedding_BLD.float().to(device),
             rows("reward"),
             torch.repeat_interleave(torch.arange(len(groups)), sizes).to(device),
+            rows("verdict") if "verdict" in self.shards[0] else None,
         )
 
 

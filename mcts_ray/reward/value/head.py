@@ -87,8 +87,8 @@ class ValueHead:
     @torch.no_grad()
     def score_with_variance(self, states: States) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance (B,), (B,) of the final reward."""
-        mean_B, log_variance_B = self.network(states.taps, states.x, states.x0, states.log_snr, states.embeddings)
-        return self.config.center + self.config.scale * mean_B, self.config.scale**2 * log_variance_B.exp()
+        said = self.network(states.taps, states.x, states.x0, states.log_snr, states.embeddings)
+        return self.config.center + self.config.scale * said.mean, self.config.scale**2 * said.log_variance.exp()
 
     def save(self, folder: Path) -> None:
         """Write config and weights."""

@@ -43,10 +43,10 @@ def predict(
     for at in range(0, len(groups), GROUPS):
         part = list(groups[at : at + GROUPS])
         batch = data.batch(part, device)
-        mean_B, log_variance_B = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
+        said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
         true_B = (batch.reward - center) / scale
         cuts = np.cumsum([len(group) for group in part])[:-1]
-        columns = (np.split(column.cpu().numpy(), cuts) for column in (mean_B, (log_variance_B / 2).exp(), true_B))
+        columns = (np.split(column.cpu().numpy(), cuts) for column in (said.mean, (said.log_variance / 2).exp(), true_B))
         yield from (Prediction(group.level, *values) for group, values in zip(part, zip(*columns, strict=True), strict=True))
 
 

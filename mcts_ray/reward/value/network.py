@@ -2,7 +2,8 @@
 
 Pooled features lose which colour is on which shape and where; so the maps stay maps. They are brought to one grid of patches and added up
 with the predicted image and the noisy state; the patches look at the words, then the words look at each other and at the patches,
-as a reader who checks a picture against its caption, and a weighted mean over the words says what to expect.
+as a reader who checks a picture against its caption. Between two looks a word is told where it has found what it speaks of, and how
+two words that it picks are displaced. In the end every word gives a verdict, and a weighted mean over the words says what to expect.
 
 Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P = G^2, L words of width D, W width of the network.
 """
@@ -23,6 +24,17 @@ LOG_VARIANCE = (-7.0, 3.0)  # bounds, in squared standard deviations of the rewa
 
 
 @dataclass(frozen=True)
+class Opinion:
+    """What the network says of B states: mean and log variance (B,) of the standardised reward, and of each word the logit (B, L) of what
+    it states and the place (B, L, 2) that it speaks of, x and y in [-1, 1]. Of the words a reward may tell the truth, or nobody."""
+
+    mean: torch.Tensor
+    log_variance: torch.Tensor
+    verdict: torch.Tensor
+    where: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Shape:
     """What fixes the shapes of a value network.
 
@@ -40,7 +52,10 @@ class Shape:
 
 
 class ValueNetwork(nn.Module):
-    """(mean, log variance) of the standardised reward, each (B,)."""
+    """The standardised reward to expect of a state, and why.
+
+    mean = m + c sum_l w_l sigmoid(v_l), w = softmax over words, v_l the verdict of word l; m, w, v, c are learned.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -53,10 +68,15 @@ class ValueNetwork(nn.Module):
         self.noise = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, 3 * width))
         self.patches = Block(width, shape.heads, looks_around=False)
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.blocks))
+        self.where = nn.Linear(width, 2)
+        self.found = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
+        self.compare = Compare(width)
+        self.verdict = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.weight = nn.Linear(width, 1)
+        self.share = nn.Linear(1, 1, bias=False)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2))
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        for value in (self.head[-1].weight, self.head[-1].bias, self.share.weight):
+            nn.init.zeros_(value)
 
     def forward(
         self,
@@ -65,7 +85,7 @@ class ValueNetwork(nn.Module):
         x0_BCHW: torch.Tensor,
         log_snr_B: torch.Tensor,
         embedding_BLD: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Opinion:
         """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2)."""
         scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
@@ -73,9 +93,15 @@ class ValueNetwork(nn.Module):
         patch_BPW = self.patches(patch_BPW, word_BLW)
         for block in self.blocks:
             word_BLW = block(word_BLW, patch_BPW)
-        pooled_BW = (self.weight(word_BLW).softmax(1) * word_BLW).sum(1)
+        where_BL2 = self.where(word_BLW)
+        word_BLW = word_BLW + self.found(where_BL2) + self.compare(word_BLW, where_BL2)
+        for block in self.blocks:  # a second look, through the same blocks
+            word_BLW = block(word_BLW, patch_BPW)
+        verdict_BL1, weight_BL1 = self.verdict(word_BLW), self.weight(word_BLW).softmax(1)
+        pooled_BW, share_B1 = (weight_BL1 * word_BLW).sum(1), (weight_BL1 * verdict_BL1.sigmoid()).sum(1)
         mean_B, log_variance_B = self.head(pooled_BW + level_B1W[:, 0]).unbind(1)
-        return mean_B, log_variance_B.clamp(*LOG_VARIANCE)
+        mean_B = mean_B + self.share(share_B1).squeeze(1)
+        return Opinion(mean_B, log_variance_B.clamp(*LOG_VARIANCE), verdict_BL1.squeeze(2), where_BL2)
 
     def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
         """The sum of all maps on one grid (B, P, W)."""
@@ -103,6 +129,23 @@ class Map(nn.Module):
         if tuple(side) == (grid, grid):
             return token_BpW
         return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
+
+
+class Compare(nn.Module):
+    """For each word a feature (B, L, W) of how the place of one word that it picks is displaced from that of another."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.pick, self.key = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.moved = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, word_BLW: torch.Tensor, where_BL2: torch.Tensor) -> torch.Tensor:
+        word_BLW = self.norm(word_BLW)
+        pick_B2LW = self.pick(word_BLW).unflatten(2, (2, -1)).transpose(1, 2)
+        match_B2LL = pick_B2LW @ self.key(word_BLW)[:, None].transpose(2, 3) / word_BLW.shape[2] ** 0.5
+        first_BL2, second_BL2 = (match_B2LL.softmax(3) @ where_BL2[:, None]).unbind(1)
+        moved_BL2 = second_BL2 - first_BL2
+        return self.moved(torch.cat([moved_BL2, moved_BL2.abs()], -1))
 
 
 class Block(nn.Module):

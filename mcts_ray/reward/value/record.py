@@ -33,6 +33,8 @@ from mcts_ray.search import BestOfN, Setting, Work
 STATES = 10  # of each trajectory
 RECORDER = ("recorder", "")  # as a step reward and model
 HALF = 65504.0  # the largest fp16
+# Of a walk that got a reward: whose it is, the reward, its notes as (level, ticket), and the verdicts (L, 5), if the reward tells some.
+End = tuple["Walker", float, list[tuple[int, int]], np.ndarray | None]
 
 
 def noted_levels(T: int, at: Sequence[int] | None, rng: np.random.Generator) -> tuple[int, ...]:
@@ -109,16 +111,22 @@ class Collector:
         rows = self.recorder.rows()
         if not ends:
             raise RuntimeError(f"none of {len(prompts) * trajectories} images got a reward; the last one: {self._refused}")
-        order = sorted((w.prompt, -level, w.trajectory, ticket, w.eta, reward) for w, reward, notes in ends for level, ticket in notes)
-        prompt, level, trajectory, ticket, eta, reward = zip(*order)
+        order = sorted(
+            (w.prompt, -level, w.trajectory, ticket, w.eta, reward, end)
+            for end, (w, reward, notes, _) in enumerate(ends)
+            for level, ticket in notes
+        )
+        prompt, level, trajectory, ticket, eta, reward, end = zip(*order)
         index = torch.tensor(ticket)
         shard = {name: value[index].contiguous() for name, value in rows.items()}
         shard |= {"prompt": torch.tensor(prompt, dtype=torch.int32), "level": -torch.tensor(level, dtype=torch.int16)}
         shard |= {"trajectory": torch.tensor(trajectory, dtype=torch.int16), "eta": torch.tensor(eta), "reward": torch.tensor(reward)}
+        if ends[0][3] is not None:
+            shard["verdict"] = torch.from_numpy(np.stack([ends[index][3] for index in end]))
         return shard | {"embeddings": torch.stack([self.denoiser.prompts.get(text).embedding for text in prompts]).half().cpu()}
 
-    def _walk(self, prompts, first, trajectories, at) -> Iterator[tuple[Walker, float, list[tuple[int, int]]]]:
-        """Each walk that got a reward: whose it is, the reward, and its notes as (level, ticket)."""
+    def _walk(self, prompts, first, trajectories, at) -> Iterator[End]:
+        """Each walk that got a reward."""
         engine = Engine(self.denoiser, self._batch_size)
         walkers = {}
         for place, text in enumerate(prompts):
@@ -132,19 +140,21 @@ class Collector:
                 yield from self._judged(finished, walkers)
                 finished = []
 
-    def _judged(self, finished, walkers) -> Iterator[tuple[Walker, float, list[tuple[int, int]]]]:
+    def _judged(self, finished, walkers) -> Iterator[End]:
         whole = [unit for unit in finished if unit.latent is not None]
         if not whole:
             return
         images_NHWC = self.decoder.decode(torch.stack([unit.latent for unit in whole]))
-        answers = self.reward.score(images_NHWC, [unit.work.setting.prompt for unit in whole])
-        for unit, answer in zip(whole, answers, strict=True):
+        prompts = [unit.work.setting.prompt for unit in whole]
+        answers = self.reward.score(images_NHWC, prompts)
+        verdicts = self.reward.verdicts(images_NHWC, prompts, self.facts["text"][0])
+        for unit, answer, verdict in zip(whole, answers, [None] * len(whole) if verdicts is None else verdicts, strict=True):
             if answer.score is None:
                 self._refused = answer.error
                 continue
             level = {edge.node: edge.level for edge in unit.work.edges}
             notes = [(level[node], int(ticket)) for node, ticket in unit.scores]
-            yield walkers[unit.work.search, unit.work.id], answer.score, notes
+            yield walkers[unit.work.search, unit.work.id], answer.score, notes, verdict
 
     def _works(self, text: str, place: int, number: int, trajectories: int, at) -> Iterator[tuple[Walker, Work]]:
         """The walks of one prompt, the first half without noise; their seeds are the prompt's own."""

@@ -12,10 +12,12 @@ Legend: B states, C x H x W latent, N images.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.denoiser import Denoiser
@@ -24,9 +26,20 @@ from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.reward.lrm.collect import scored
 from mcts_ray.reward.lrm.latents import encoded
 from mcts_ray.reward.lrm.pairs import digest, read_pairs
+from mcts_ray.reward.resolve import resolve_reward
 from mcts_ray.reward.value.data import Batch, Trajectories
 from mcts_ray.reward.value.record import noted
 from mcts_ray.search import Setting
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a prompt: their numbers among all (n,), scores (n,), and what the reward thinks of the words (n, L, 5), if it tells."""
+
+    prompt: str
+    index: np.ndarray
+    scores: np.ndarray
+    verdict: np.ndarray | None
 
 
 class Renoised:
@@ -45,11 +58,15 @@ class Renoised:
         self._denoiser, self._facts, self._size = Denoiser(make_adapter(pipe)), facts, image_size(model)
         self._latent_NCHW = encoded(pairs, pipe.vae, self._size, out)
         place = {name: index for index, name in enumerate(pairs.images)}
-        self._prompts: list[tuple[str, np.ndarray, np.ndarray]] = []
+        reward, tokens = resolve_reward(facts["reward"], str(device)), facts["text"][0]
+        self._prompts: list[Images] = []
         for record in records:
-            images = [place[digest((folder / file).read_bytes())] for file in record["images"]]
-            if record["prompt"] not in left_out and len(images) > 1:
-                self._prompts.append((record["prompt"], np.array(images), np.array(record["scores"])))
+            files, text = [folder / file for file in record["images"]], record["prompt"]
+            if text not in left_out and len(files) > 1:
+                index = np.array([place[digest(file.read_bytes())] for file in files])
+                images_NHWC = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+                verdict = reward.verdicts(images_NHWC, [text] * len(files), tokens)
+                self._prompts.append(Images(text, index, np.array(record["scores"]), verdict))
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -58,17 +75,19 @@ class Renoised:
         """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`."""
         T = self._facts["levels"]
         chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups)]
-        sizes = [len(images) for _, images, _ in chosen]
+        sizes = [len(images.index) for images in chosen]
         level_B = np.repeat(rng.integers(1, T + 1, groups), sizes).tolist()
-        index_B = np.concatenate([images for _, images, _ in chosen])
+        index_B = np.concatenate([images.index for images in chosen])
         latent_BCHW = torch.from_numpy(np.asarray(self._latent_NCHW[index_B], np.float32))
         x_BCHW, _ = self._denoiser.levels(T).diffused(latent_BCHW, level_B)
         size = {"height": self._size[0], "width": self._size[1]}
-        settings = [Setting(text, guidance=self._facts["guidance"], levels=T, **size) for text, images, _ in chosen for _ in images]
-        scores_B = np.concatenate([scores for *_, scores in chosen])
-        return self._read(x_BCHW.to(self._denoiser.device), level_B, settings, scores_B, sizes, first)
+        options = {"guidance": self._facts["guidance"], "levels": T, **size}
+        settings = [Setting(images.prompt, **options) for images in chosen for _ in images.index]
+        told = None if chosen[0].verdict is None else np.concatenate([images.verdict for images in chosen])
+        scores_B = np.concatenate([images.scores for images in chosen])
+        return self._read(x_BCHW.to(self._denoiser.device), level_B, settings, scores_B, told, sizes, first)
 
-    def _read(self, x_BCHW, level_B, settings, scores, sizes, first) -> Batch:
+    def _read(self, x_BCHW, level_B, settings, scores, told, sizes, first) -> Batch:
         """What the generator's call at these states gives, as trajectories have it: maps on their grid, rounded to fp16."""
         taps = tuple(self._facts["taps"])
         prediction = self._denoiser.denoise(x_BCHW, level_B, settings, taps)
@@ -83,4 +102,5 @@ class Renoised:
             torch.stack(embeddings).float().clone(),
             torch.from_numpy(scores).float().to(x_BCHW.device),
             torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes)).to(x_BCHW.device),
+            None if told is None else torch.from_numpy(told).float().to(x_BCHW.device),
         )

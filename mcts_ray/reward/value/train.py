@@ -1,4 +1,4 @@
-"""Training of a value head on recorded trajectories: Gaussian likelihood, and ranking within prompts.
+"""Training of a value head on recorded trajectories: Gaussian likelihood, ranking within prompts, and the reward's verdicts on words.
 
 With z the standardised reward of the final image and (m, s^2) what the network predicts of it,
 
@@ -8,7 +8,13 @@ With z the standardised reward of the final image and (m, s^2) what the network 
 beta = 1/2 keeps states that are hard to predict from being given up; ranking within a group, the states of one prompt at one level, is
 what a search does with the scores, and a likelihood over all prompts is mostly about which prompts are hard.
 
-Shapes: B states of a batch, in groups.
+A reward that tells what it thinks of single words (`mcts_ray.reward.base`) is learned from word by word, by which a network comes to know
+what words mean many times sooner than from one number for all of them: with h_l the probability that it gives to what word l states and
+p_l the place of it, v_l and q_l those of the network,
+
+    WORDS = mean over stating words of BCE(sigmoid(v_l), h_l) + 2 mean over words of a place, weighted by h_l, of |q_l - p_l|^2
+
+Shapes: B states of a batch, in groups; L words.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
 from mcts_ray.reward.value.data import Batch, Group, Trajectories, joined
 from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
-from mcts_ray.reward.value.network import Shape, ValueNetwork
+from mcts_ray.reward.value.network import Opinion, Shape, ValueNetwork
 
 if TYPE_CHECKING:
     from mcts_ray.reward.value.renoised import Renoised
@@ -41,6 +47,7 @@ SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
 RANK = 0.5  # weight of ranking
+PLACE = 2.0  # of the places of words, beside the verdicts
 
 
 def run(
@@ -108,13 +115,14 @@ def loss_of(
     network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss of a batch and its parts."""
-    mean_B, log_variance_B = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
+    said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
     true_B = (batch.reward - center) / scale
-    nll = likelihood(mean_B, log_variance_B, true_B)
-    if not rank:
-        return nll, {"nll": nll.item()}
-    order = ranking(mean_B, true_B, batch.group)
-    return nll + rank * order, {"nll": nll.item(), "rank": order.item()}
+    parts = {"nll": likelihood(said.mean, said.log_variance, true_B)}
+    if rank:
+        parts["rank"] = rank * ranking(said.mean, true_B, batch.group)
+    if batch.verdict is not None:
+        parts["words"] = words(said, batch.verdict)
+    return sum(parts.values()), {name: part.item() for name, part in parts.items()}
 
 
 def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch.Tensor, beta: float = BETA) -> torch.Tensor:
@@ -131,6 +139,15 @@ def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor) -
     apart = true_B[first] - true_B[second]
     loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / TAU)
     return (apart.abs() * loss).sum() / apart.abs().sum().clamp(min=1e-6)
+
+
+def words(said: Opinion, verdict_BLV: torch.Tensor) -> torch.Tensor:
+    """What the network says of words against what the reward has told (B, L, 5)."""
+    holds_BL, states_BL, *place, located_BL = verdict_BLV.unbind(2)
+    entropy = F.binary_cross_entropy_with_logits(said.verdict, holds_BL, states_BL, reduction="sum") / states_BL.sum().clamp(min=1)
+    weight_BL = located_BL * holds_BL
+    miss_BL = (said.where - torch.stack(place, 2)).square().sum(2)
+    return entropy + PLACE * (miss_BL * weight_BL).sum() / weight_BL.sum().clamp(min=1)
 
 
 class Watch(EarlyStopping):

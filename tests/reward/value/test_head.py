@@ -55,10 +55,10 @@ def test_means_and_variances_are_in_units_of_the_reward(adapter, saved):
     head.score = lambda states: (seen.append(states), score(states))[1]
     means = scored(denoiser, head)
     mean, variance = head.score_with_variance(seen[0])
-    raw, log_variance = head.network(seen[0].taps, seen[0].x, seen[0].x0, seen[0].log_snr, seen[0].embeddings)
+    said = head.network(seen[0].taps, seen[0].x, seen[0].x0, seen[0].log_snr, seen[0].embeddings)
     torch.testing.assert_close(means, mean)
-    torch.testing.assert_close(mean, -4 + 0.5 * raw)
-    torch.testing.assert_close(variance, 0.25 * log_variance.exp())
+    torch.testing.assert_close(mean, -4 + 0.5 * said.mean)
+    torch.testing.assert_close(variance, 0.25 * said.log_variance.exp())
 
 
 @pytest.mark.parametrize(

@@ -15,21 +15,22 @@ def inputs(n, sides=(2, 4, 4)):
 
 @pytest.mark.parametrize("sides", [(2, 4, 4), (1, 8, 16), (4, 3, 5)])
 def test_maps_of_any_size_come_to_one_grid(sides):
-    mean, log_variance = ValueNetwork(SHAPE).eval()(*inputs(3, sides))
-    assert mean.shape == log_variance.shape == (3,)
+    said = ValueNetwork(SHAPE).eval()(*inputs(3, sides))
+    assert said.mean.shape == said.log_variance.shape == (3,)
+    assert said.verdict.shape == (3, 7) and said.where.shape == (3, 7, 2)
 
 
 def test_a_fresh_network_predicts_the_mean_and_the_variance_of_the_rewards():
-    mean, log_variance = ValueNetwork(SHAPE)(*inputs(5))
-    assert (mean == 0).all() and (log_variance == 0).all()
+    said = ValueNetwork(SHAPE)(*inputs(5))
+    assert (said.mean == 0).all() and (said.log_variance == 0).all()
 
 
 def test_states_do_not_depend_on_their_company():
     network = ValueNetwork(SHAPE).eval()
     torch.nn.init.normal_(network.head[-1].weight)
     taps, *rest = inputs(4)
-    together = network(taps, *rest)[0]
-    alone = [network({k: v[i : i + 1] for k, v in taps.items()}, *(value[i : i + 1] for value in rest))[0] for i in range(4)]
+    together = network(taps, *rest).mean
+    alone = [network({k: v[i : i + 1] for k, v in taps.items()}, *(value[i : i + 1] for value in rest)).mean for i in range(4)]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
 
 
@@ -39,11 +40,11 @@ def test_it_learns_what_only_place_and_word_together_tell():
     network = ValueNetwork(Shape({"up.0": 5}, latent=4, text=8, grid=4, width=32, heads=2, blocks=1)).eval()  # without dropout
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     words, losses = torch.randn(16, 8), []
-    for _ in range(220):
+    for _ in range(400):
         place = torch.randint(16, (64,))
         maps, zero = torch.randn(64, 5, 4, 4), torch.zeros(64, 4, 4, 4)
         true = maps[:, 0].flatten(1)[torch.arange(64), place]
-        mean, _ = network({"up.0": maps}, zero, zero, torch.zeros(64), words[place][:, None])
+        mean = network({"up.0": maps}, zero, zero, torch.zeros(64), words[place][:, None]).mean
         loss = (mean - true).square().mean()
         optimiser.zero_grad()
         loss.backward()
