@@ -96,7 +96,7 @@ def train_reward(
     collect: Annotated[bool, typer.Option("--collect", help="Make the training data with the generator, and stop.")] = False,
     reward: Annotated[Optional[str], typer.Option(help="With --collect: the image reward that labels them. [scenes]")] = None,
     prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="With --collect: one a line. [training prompts of scenes]")] = None,
-    count: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: the first of the prompts only.")] = None,
+    count: Annotated[Optional[int], typer.Option(min=2, help="With --collect: the first of the prompts only.")] = None,
     images: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: images of each prompt. [8]")] = None,
     renders: Annotated[Optional[int], typer.Option(min=0, help="With --collect for lrm: further captions of scenes whose images are rendered.")] = None,
     trajectories: Annotated[Optional[int], typer.Option(min=1, help="With --collect for value: of each prompt, half with noise. [8]")] = None,
@@ -105,10 +105,10 @@ def train_reward(
     """Train a step score: a reward of noisy states, for searches with step_reward lrm or value."""
     from mcts_ray.training import make_training
 
-    amounts = dict(count=count, images=images, renders=renders) if kind == "lrm" else dict(trajectories=trajectories)
+    amounts = dict(images=images, renders=renders) if kind == "lrm" else dict(trajectories=trajectories)
     run = dict(steps=steps, seed=seed, resume=resume, threads=threads, reward=reward)
     where = dict(model=model, pairs=pairs, data=data, out=out, device=device, collect=collect, prompts_file=prompts)
-    training = make_training(kind, amounts=amounts, **where, **run)
+    training = make_training(kind, amounts=amounts | {"count": count}, **where, **run)
     from mcts_ray.report.terminal import training_line
 
     def report(*what) -> None:

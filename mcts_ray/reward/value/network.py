@@ -11,7 +11,7 @@ Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P =
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ from torch.nn import functional as F
 WAVES = 16  # of the log-SNR
 DROPOUT = 0.1  # in training: rewards are few, one for all states of a trajectory
 LOG_VARIANCE = (-7.0, 3.0)  # bounds, in squared standard deviations of the reward
+
+Seen = tuple[torch.Tensor, torch.Tensor]  # keys and values (B, heads, M, W / heads) of M tokens
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Shape:
     latent: int
     text: int
     grid: int
-    width: int = 96
+    width: int = 80
     heads: int = 4
     blocks: int = 2
 
@@ -90,18 +92,22 @@ class ValueNetwork(nn.Module):
         scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
         word_BLW = self.words(embedding_BLD) + level_B1W
-        patch_BPW = self.patches(patch_BPW, word_BLW)
-        for block in self.blocks:
-            word_BLW = block(word_BLW, patch_BPW)
+        patch_BPW = self.patches(patch_BPW, self.patches.across.seen(word_BLW))
+        seen = [block.across.seen(patch_BPW) for block in self.blocks]
+        word_BLW = self._look(word_BLW, seen)
         where_BL2 = self.where(word_BLW)
         word_BLW = word_BLW + self.found(where_BL2) + self.compare(word_BLW, where_BL2)
-        for block in self.blocks:  # a second look, through the same blocks
-            word_BLW = block(word_BLW, patch_BPW)
+        word_BLW = self._look(word_BLW, seen)
         verdict_BL1, weight_BL1 = self.verdict(word_BLW), self.weight(word_BLW).softmax(1)
         pooled_BW, share_B1 = (weight_BL1 * word_BLW).sum(1), (weight_BL1 * verdict_BL1.sigmoid()).sum(1)
         mean_B, log_variance_B = self.head(pooled_BW + level_B1W[:, 0]).unbind(1)
         mean_B = mean_B + self.share(share_B1).squeeze(1)
         return Opinion(mean_B, log_variance_B.clamp(*LOG_VARIANCE), verdict_BL1.squeeze(2), where_BL2)
+
+    def _look(self, word_BLW: torch.Tensor, seen: Sequence[Seen]) -> torch.Tensor:
+        for block, patches in zip(self.blocks, seen, strict=True):
+            word_BLW = block(word_BLW, patches)
+        return word_BLW
 
     def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
         """The sum of all maps on one grid (B, P, W)."""
@@ -158,10 +164,10 @@ class Block(nn.Module):
         self.drop = nn.Dropout(DROPOUT)
         self.forth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, token_BNW: torch.Tensor, other_BMW: torch.Tensor) -> torch.Tensor:
+    def forward(self, token_BNW: torch.Tensor, others: Seen) -> torch.Tensor:
         if self.around is not None:
-            token_BNW = token_BNW + self.drop(self.around(token_BNW, token_BNW))
-        token_BNW = token_BNW + self.drop(self.across(token_BNW, other_BMW))
+            token_BNW = token_BNW + self.drop(self.around(token_BNW, self.around.seen(token_BNW)))
+        token_BNW = token_BNW + self.drop(self.across(token_BNW, others))
         return token_BNW + self.drop(self.forth(token_BNW))
 
 
@@ -174,10 +180,14 @@ class Attention(nn.Module):
         self.norm, self.other = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
 
-    def forward(self, token_BNW: torch.Tensor, other_BMW: torch.Tensor) -> torch.Tensor:
-        query = self._split(self.query(self.norm(token_BNW)))
+    def seen(self, other_BMW: torch.Tensor) -> Seen:
+        """Keys and values of the others, which one can look at several times."""
         key, value = (self._split(part) for part in self.key_value(self.other(other_BMW)).chunk(2, -1))
-        return self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return key, value
+
+    def forward(self, token_BNW: torch.Tensor, others: Seen) -> torch.Tensor:
+        query = self._split(self.query(self.norm(token_BNW)))
+        return self.out(F.scaled_dot_product_attention(query, *others).transpose(1, 2).flatten(2))
 
     def _split(self, token_BNW: torch.Tensor) -> torch.Tensor:
         return token_BNW.unflatten(2, (self.heads, -1)).transpose(1, 2)

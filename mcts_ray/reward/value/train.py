@@ -63,7 +63,7 @@ def run(
     report: Callable[[Progress], None] | None = None,
     images: Path | None = None,
     recipe: Recipe = RECIPE,
-    width: int = 96,
+    width: int = 80,
     rank: float = RANK,
 ) -> Path:
     """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
