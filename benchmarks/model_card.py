@@ -51,6 +51,13 @@ captions dropped, exponential moving average of the weights. Weights are stored 
 |---|---|---|---|
 {guide}
 
+**Step models** read noisy states of this generator ([how they are made](../../../docs/step-rewards.md)); the guide is their only teacher,
+prompts of validation and test are never among their data, and a tenth of the training prompts is held out for these figures.
+
+| model | parameters | steps | seed | data | on held-out prompts |
+|---|---|---|---|---|---|
+{step_models}
+
 **Limits.** The scorer is imperfect on purpose: it is the guide, and the verifier that judges is never shown to a search.
 Both read this world only.
 """
@@ -62,6 +69,34 @@ def _millions(files: list[Path]) -> str:
 
     total = sum(array.size for file in files for array in load_file(file).values())
     return f"{total / 1e6:.2f} M" if files else "the same"
+
+
+def _step_models() -> str:
+    """A row for each step model in the package."""
+    lrm, value, ige = (json.loads((WEIGHTS / name / "metrics.json").read_text()) for name in ("lrm", "value", "ige"))
+    accuracy = {level["level"]: level["accuracy"] for level in lrm["held_out"]["levels"]}
+    spearman = {int(level): one["spearman"] for level, one in value["levels"].items()}
+    quarters = [round(lrm["levels"] * share) for share in (0.75, 0.5, 0.25)]
+    ranked = ", ".join(f"{accuracy[level]:.2f}" for level in quarters)
+    correlated = ", ".join(f"{spearman[level]:.2f}" for level in quarters)
+    told, similarity = value["data"], ige["prediction"]["similarity"]["all"]
+    rows = {
+        "lrm": (lrm["recipe"], f"{lrm['pairs']:,} pairs of {lrm['images']:,} images", f"pairs ranked right at 25, 50, 75 % of the way: {ranked}"),
+        "value": (
+            value["recipe"],
+            f"{told['states']:,} states of {told['trajectories'] * told['prompts']:,} trajectories, and images made noisy anew",
+            f"Spearman within prompts at 25, 50, 75 % of the way: {correlated}",
+        ),
+        "ige": (
+            ige["recipe"],
+            f"{ige['data']['states']:,} states, {ige['data']['nfe']:,} NFE",
+            f"similarity: R² {similarity['r2']:.2f}, Spearman {similarity['spearman']:.2f}",
+        ),
+    }
+    return "\n".join(
+        f"| {name} | {_millions([WEIGHTS / name / 'model.safetensors'])} | {recipe['steps']} | {recipe['seed']} | {data} | {found} |"
+        for name, (recipe, data, found) in rows.items()
+    )
 
 
 def main() -> None:
@@ -104,6 +139,7 @@ def main() -> None:
         single=single,
         among=guide["among"],
         guide=guided,
+        step_models=_step_models(),
     )
     (WEIGHTS / "README.md").write_text(card)
     print(card)

@@ -1,11 +1,11 @@
 """Searches compared at equal cost: gold and pass of the returned image, by algorithm, a study on `mcts_ray.compare`.
 
-    python -m benchmarks.quality [--study first|screen|main|schedulers|pruning] [--prompts 30] [--seeds 3] [--full]
+    python -m benchmarks.quality [--study first|screen|main|schedulers|pruning|scores] [--prompts 30] [--seeds 3] [--full]
 
 first: best-of-n, psp and mcts at 16 T on medium and hard test prompts. screen: every algorithm, both eta, at 8 T on hard
 validation prompts. main: psp and the best four of the screen at 2, 4, 8, 16 T on hard test prompts. schedulers: eta, schedules of
 phi, grids, T and order for best-of-n and mcts at 8 times 30 NFE, pruning: the rules of mcts at 16 T, both on hard validation
-prompts. Intervals are 95 % bootstrap intervals over prompts, seeds averaged within a prompt; `difference` is paired with the
+prompts. scores: psp and mcts by each step score at 8 T on hard test prompts. Intervals are 95 % bootstrap intervals over prompts, seeds averaged within a prompt; `difference` is paired with the
 first arm. Resumable: runs/NAME holds what has ended, rows.csv and page.html of the study too; pools of finished samples are
 shared in runs/pools.
 """
@@ -37,6 +37,7 @@ SCHEDULERS = [  # the first arm is T = 30 with eta 0; at T = 30 a constant phi b
 ]
 PRUNING = ["mcts", *(f"mcts,prune={rules}" for rules in ("statistical", "stages", '["statistical","stages"]'))]
 PRUNING += [f"mcts,fuse=innovation{fields}" for fields in ("", ",particles=retire")]  # the particles of a fusion kept or pruned
+SCORES = [BASE, *(f"{name},step_reward={score}" for score in ("x0", "lrm", "value") for name in ("psp", "mcts"))]
 EVERY = [arm.label for arm in every_arm(LEVELS)]
 STUDIES = {  # arms, budgets, sets, split, prompts of each set, seeds, samples of the pools
     "first": ([BASE, "psp", "mcts"], "16", ["medium", "hard"], "test", 30, 3, 0),
@@ -44,6 +45,7 @@ STUDIES = {  # arms, budgets, sets, split, prompts of each set, seeds, samples o
     "main": ([BASE, "psp", "beam", "svdd", "rbf", "bfs"], "2,4,8,16", ["hard"], "test", 100, 3, 128),  # the best four of the screen
     "schedulers": (SCHEDULERS, "8", ["hard"], "validation", 40, 1, 0),
     "pruning": (PRUNING, "16", ["hard"], "validation", 40, 1, 0),
+    "scores": (SCORES, "8", ["hard"], "test", 60, 3, 0),
 }
 
 
