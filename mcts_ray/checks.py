@@ -11,7 +11,7 @@ from mcts_ray.auto import AUTO
 from mcts_ray.config import SearchConfig
 from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
-from mcts_ray.reward.step import SHIPPED, find_step_model
+from mcts_ray.reward.step import SHIPPED, find_step_model, step_key
 from mcts_ray.search import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def find_calibration(config: SearchConfig, model: str) -> Calibration | None:
     """The calibration of a search whose reward is known; ValueError for a file that is none, or one of other scores, and where a search
     that cannot do without has none.
 
-    Without one asked for, it is the one beside the step model, if it was made for this reward; "none": without.
+    Without one asked for, it is the one beside the step model, if it was made for this reward, model and guidance and these weights of the
+    step model; "none": without.
     """
     found = _calibration(config, model)
     if config.wait and found is None:
@@ -131,15 +132,28 @@ def _calibration(config: SearchConfig, model: str) -> Calibration | None:
     if path is None or not (asked or path.is_file()):
         return None
     found = Calibration.load(path)
-    ours = {"step_reward": config.step_reward, "reward": config.reward}
-    theirs = {"step_reward": found.step_reward, "reward": found.reward}
-    differ = [name for name, value in ours.items() if value != theirs[name]]
+    ours = {"step_reward": config.step_reward, "reward": config.reward, "model": _place(model), "guidance": _guidance(config, model)}
+    if config.scores_in_engine:
+        ours["step_weights"] = step_key(config.step_reward, config.step_model or "scenes")
+    theirs = {name: getattr(found, name) for name in ours} | {"model": _place(found.model)}
+    differ = [name for name in ours if ours[name] != theirs[name] and not {ours[name], theirs[name]} & {"", None}]
     if differ and asked:
         name = differ[0]
         raise ValueError(
             f"calibration {path} was made for {name} {theirs[name]!r}, not {ours[name]!r}; make one with `mcts-ray audit --calibrate`"
         )
     return None if differ else found
+
+
+def _place(model: str) -> str:
+    """A model's name, the same for every way to write a folder's; "" for a pipeline that was made by its user."""
+    if model == "pipeline":  # as `Searcher` calls one
+        return ""
+    return str(Path(model).expanduser().resolve()) if model and Path(model).expanduser().is_dir() else model
+
+
+def _guidance(config: SearchConfig, model: str) -> float:
+    return config.resolved(model == "scenes", (0, 0), None).guidance
 
 
 def _beside(config: SearchConfig, model: str) -> Path | None:

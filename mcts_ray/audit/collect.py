@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mcts_ray.audit.design import IN_FLIGHT, Design, Step
+from mcts_ray.audit.metrics import check_gold
 from mcts_ray.audit.searches import (
     JumpPaths,
     Siblings,
@@ -63,9 +64,13 @@ class Collector:
         self.seed = design.settings.get("seed", 0)
 
     def collect(self) -> Data:
-        """All parts; what is there already is read."""
+        """All parts; what is there already is read. ValueError if gold turns out to be the guide, before the longer parts."""
         d, steps = self.design, self.design.steps
-        walks = {step.name: self._part("trajectories", step, d.texts, self._trajectories) for step in steps}
+        walks = {}
+        for step in steps:
+            walks[step.name] = self._part("trajectories", step, d.texts, self._trajectories)
+            if self._judging(step):
+                check_gold(walks[step.name]["guide"], walks[step.name]["gold"])
         first = walks[steps[0].name]
         data = {"log_snr": self._log_snr(d.levels), "trajectories": first, "scores": {name: one["scores"] for name, one in walks.items()}}
         if d.parents:

@@ -11,6 +11,7 @@ from mcts_ray import __version__
 from mcts_ray.audit.searches import JumpPaths, Siblings
 from mcts_ray.config import SearchConfig
 from mcts_ray.settings import make_config
+from mcts_ray.reward.step import step_key
 from mcts_ray.search.base import Setting
 from mcts_ray.search.branching import Branching
 
@@ -71,6 +72,16 @@ class Design:
         """So many whole trajectories; every image is kept, so that gold can judge it."""
         own = {"algorithm": "best-of-n", "levels": levels, "budget": samples * levels, "images": samples, "eta": eta}
         return make_config({**self.settings, **own, "reward": self.reward, "in_flight": IN_FLIGHT})
+
+    @property
+    def guidance(self) -> float:
+        """That of its samples."""
+        return self.config(self.levels, 1).resolved(self.model == "scenes", (0, 0), self.reward).guidance
+
+    def step_weights(self, name: str) -> str:
+        """What stands for the weights of a step score's model; "" where it has none in a file."""
+        step = next(step for step in self.steps if step.name == name)
+        return step_key(step.name, step.model) if step.model else ""
 
     @property
     def branching(self) -> Branching:

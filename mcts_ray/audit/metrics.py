@@ -1,7 +1,7 @@
 """How well scores rank and predict, within prompts: prompts are never pooled, since differences between them are easy to see.
 
 Legend: P prompts (or parents), N samples of one (or children), M completions of a state or pairs, per function. A prompt of which a
-figure cannot be told (all scores or all targets equal) is NaN. ValueError for input that is not finite.
+figure cannot be told (all targets equal) is NaN; equal scores of different targets tell nothing: 0. ValueError for input that is not finite.
 """
 
 from __future__ import annotations
@@ -29,17 +29,34 @@ def check_finite(**arrays: np.ndarray) -> None:
             raise ValueError(f"{name.replace('_', ' ')} holds {len(bad)} entries that are not finite, the first at [{where}]")
 
 
+def check_gold(guide_PN: np.ndarray, gold_PN: np.ndarray) -> None:
+    """ValueError if gold orders all samples exactly as the guide does: then it is the guide under another name, or nothing."""
+    if np.allclose(guide_PN, gold_PN, rtol=1e-6, atol=1e-9):
+        raise ValueError("gold gave every image the score of the guide: a guide that judges itself is always right; choose another gold")
+    rank = spearman(guide_PN, gold_PN)
+    known = rank[np.isfinite(rank)]
+    if len(known) and (known > 1 - 1e-9).all():
+        raise ValueError(
+            "gold puts all images in exactly the order of the guide, so it is the guide under another name; choose another gold"
+        )
+
+
 def pearson(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:
     """Correlation within each prompt: (P,)."""
     a, b = (v - v.mean(1, keepdims=True) for v in (np.asarray(score_PN, float), np.asarray(target_PN, float)))
     spread = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.divide((a * b).sum(1), spread, out=np.full(len(a), np.nan), where=spread > 1e-12)
+    return np.divide((a * b).sum(1), spread, out=_nothing((b**2).sum(1) > 0), where=spread > 1e-12)
 
 
 def spearman(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:
     """Rank correlation within each prompt, ties by their mean rank: (P,)."""
     check_finite(score=score_PN, target=target_PN)
     return pearson(rankdata(score_PN, axis=1), rankdata(target_PN, axis=1))
+
+
+def _nothing(varied_P: np.ndarray) -> np.ndarray:
+    """The figure of scores that tell nothing: 0 where targets are `varied`, else NaN."""
+    return np.where(varied_P, 0.0, np.nan)
 
 
 def _signs(value_PN: np.ndarray) -> np.ndarray:
@@ -52,7 +69,7 @@ def kendall(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:
     check_finite(score=score_PN, target=target_PN)
     a, b = _signs(score_PN), _signs(target_PN)
     spread = np.sqrt(np.abs(a).sum((1, 2)) * np.abs(b).sum((1, 2)))
-    return np.divide((a * b).sum((1, 2)), spread, out=np.full(len(a), np.nan), where=spread > 0)
+    return np.divide((a * b).sum((1, 2)), spread, out=_nothing(np.abs(b).sum((1, 2)) > 0), where=spread > 0)
 
 
 def pairwise_accuracy(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from mcts_ray.audit.design import (
     spread_levels,
 )
 from mcts_ray.checks import check_prompts, check_size, default_reward, needs_scenes
-from mcts_ray.compare.design import digest, model_key, reward_key
+from mcts_ray.compare.design import model_key, reward_key
 from mcts_ray.compare.judge import VERIFIER, as_reward
 from mcts_ray.compare.prompts import read_prompt_file
 from mcts_ray.compare.request import check_independent, gold_or_default
@@ -26,7 +26,7 @@ from mcts_ray.report.folder import check_folder
 from mcts_ray.report.run import check_writable
 from mcts_ray.request import check_where
 from mcts_ray.reward.resolve import find_weights
-from mcts_ray.reward.step import absolute, find_step_model, step_weights
+from mcts_ray.reward.step import absolute, find_step_model, step_key
 
 LEAST = {"prompts": 2, "trajectories": 4}  # below which nothing can be said
 
@@ -119,8 +119,7 @@ def _resolved(design: Design, out: Path, calibrate: Path | None, device, dtype, 
     rewards = (design.reward, as_reward(design.gold))
     for reward in rewards:
         find_weights(reward)
-    step_files = [file for step in steps if step.model for file in step_weights(step.name, step.model)]
-    reward_weights = reward_key(*rewards) + (digest(step_files) if step_files else "")
+    reward_weights = reward_key(*rewards) + "".join(step_key(step.name, step.model) for step in steps if step.model)
     design = replace(design, steps=steps, weights=model_key(model), reward_weights=reward_weights)
     check_folder(design.to_dict(), out, FILE, "an audit")
     if executor == "ray":

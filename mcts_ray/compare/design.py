@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from mcts_ray.gain.folder import folder_of, weights
 from mcts_ray.report import folder
 from mcts_ray.reward.resolve import weight_files
 from mcts_ray.reward.step import step_weights
+from mcts_ray.reward.weights import digest
 from mcts_ray.search import ALGORITHMS
 
 POLICIES = ("k=1", "k=2", "k=4", "jump=ays")
@@ -199,13 +199,3 @@ def step_key(design: Design) -> str:
 def configs_of(design: Design) -> list[SearchConfig]:
     """A search of each arm, and of each jump policy."""
     return [*(design.config(arm, design.times[0], 0) for arm in design.arms), *map(design.pool_config, design.policies)]
-
-
-def digest(files: Sequence[Path]) -> str:
-    """What stands for the contents of files, as hex digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in files:
-        with open(file, "rb") as data:
-            while block := data.read(2**24):
-                digest.update(block)
-    return digest.hexdigest()

@@ -62,7 +62,7 @@ def fit(
     """Train `model` in place and return it with the EMA weights loaded, and the seconds spent over all sittings.
 
     watch: shown the step and the EMA weights at every checkpoint, before it is written; training ends there if it says so.
-    Raises ValueError where `out` holds a checkpoint of another recipe.
+    Raises ValueError where `out` holds a checkpoint of another recipe, and for a loss that is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / f"{recipe.name}.pt"
@@ -89,6 +89,8 @@ def fit(
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         optimiser.zero_grad(set_to_none=True)  # first, so that the loss of a large batch may collect gradients part by part
         loss, metrics = loss_of_batch(np.random.default_rng([recipe.seed, step]), step)
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss of {recipe.name} is {loss.item()} at step {step}; look for numbers in its data that are not finite")
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimiser.step()

@@ -12,6 +12,9 @@ from typing import Protocol
 import numpy as np
 
 
+VERDICT = 5  # numbers that a reward may tell of a word
+
+
 class ImageReward(Protocol):
     """Any callable from images and their prompts to one number each, higher is better.
 
@@ -48,10 +51,20 @@ class Reward:
         return getattr(self.function, "forwards", 0)
 
     def verdicts(self, images_NHWC: np.ndarray, prompts: list[str], tokens: int) -> np.ndarray | None:
-        """What it thinks of single words, float16 (N, `tokens`, 5); None where it does not tell, or not by as many tokens."""
-        tell = getattr(self.function, "verdicts", None)
-        told_NLV = np.asarray(tell(images_NHWC, prompts), np.float16) if tell else None
-        return told_NLV if told_NLV is not None and told_NLV.shape[1] == tokens else None
+        """What it thinks of single words, float16 (N, `tokens`, 5); None where it does not tell, or not by as many tokens.
+
+        ValueError for verdicts that cannot be learned from.
+        """
+        if not hasattr(self.function, "verdicts"):
+            return None
+        try:
+            told_NLV = np.asarray(self.function.verdicts(images_NHWC, prompts), np.float16)
+        except Exception as error:  # a user's function may raise anything
+            raise ValueError(f"the verdicts of reward {self.name!r} raised {type(error).__name__}: {error}") from error
+        if told_NLV.ndim != 3 or told_NLV.shape[::2] != (len(prompts), VERDICT) or not np.isfinite(told_NLV).all():
+            wanted = f"finite numbers of shape ({len(prompts)}, tokens, {VERDICT})"
+            raise ValueError(f"the verdicts of reward {self.name!r} must be {wanted}, got shape {told_NLV.shape}")
+        return told_NLV if told_NLV.shape[1] == tokens else None
 
     def score(self, images_NHWC: np.ndarray, prompts: list[str]) -> list[Scored]:
         """Score a batch. An image without a finite score is tried once more, alone; then it has failed.

@@ -72,7 +72,10 @@ def prior(mean: float, variance: float, within: float | None) -> Prior:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of one step score of one model to one reward, for trajectories of `T` levels; `levels` ascend."""
+    """The calibration of one step score of one model to one reward, for trajectories of `T` levels; `levels` ascend.
+
+    guidance: None for the model's own. step_weights: what stands for the weights of the step model ("": it has none, or unknown).
+    """
 
     model: str
     step_reward: str
@@ -82,6 +85,7 @@ class Calibration:
     guidance: float | None = None
     prompts: int = 0
     samples: int = 0
+    step_weights: str = ""
 
     def __call__(self, level: int, score: float) -> Prior:
         """What a raw score at a level of this T says of the final reward."""
@@ -161,6 +165,7 @@ def fit(
     guidance: float | None = None,
     within: Mapping[int, float] | None = None,
     method: str = "best",
+    step_weights: str = "",
 ) -> Calibration:
     """Calibrate a step score on finished trajectories of whole prompts.
 
@@ -177,7 +182,7 @@ def fit(
         one = _fit_level(scores_PNL[:, :, column], reward_PN, method)
         found.append(Level(level=level, log_snr=_finite(log_snr[level]), within=_within(level, within), **one))
     P, N = reward_PN.shape
-    return Calibration(model, step_reward, reward, len(log_snr) - 1, tuple(found), guidance, P, N)
+    return Calibration(model, step_reward, reward, len(log_snr) - 1, tuple(found), guidance, P, N, step_weights)
 
 
 def _check(scores_PNL: np.ndarray, reward_PN: np.ndarray, levels: Sequence[int], method: str) -> None:

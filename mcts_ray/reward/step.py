@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mcts_ray.reward.weights import digest
+
 if TYPE_CHECKING:
     import torch
 
@@ -89,6 +91,12 @@ def step_weights(kind: str, source: str) -> list[Path]:
     """The files of weights of a step model in a folder, in order; of one from the hub none."""
     folder = _folder(kind, source)
     return sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pt")) if folder.is_dir() else []
+
+
+def step_key(kind: str, source: str) -> str:
+    """What stands for those files; "" for none."""
+    files = step_weights(kind, source)
+    return digest(files) if files else ""
 
 
 def absolute(source: str) -> str:

@@ -5,9 +5,11 @@ A source is a folder or a hub id, as written after the `@` of `pickscore@FOLDER`
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mcts_ray.hub import HubError, NoSuchFile, find_hub_file, hub_file, is_hub_id
@@ -101,3 +103,19 @@ def local_files(source: str, endings: Sequence[str] = (".safetensors", ".bin", "
     """The weights in a folder; none for a hub id."""
     folder = Path(source).expanduser()
     return sorted(path for path in folder.rglob("*") if path.suffix in endings) if folder.is_dir() else []
+
+
+def digest(files: Sequence[Path]) -> str:
+    """What stands for the contents of files, as hex digits; a file that has not changed is read once."""
+    stats = [file.stat() for file in files]
+    return _digest(tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in zip(files, stats)))
+
+
+@lru_cache(64)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file, *_ in files:
+        with open(file, "rb") as data:
+            while block := data.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()

@@ -23,8 +23,17 @@ def test_rank_correlations_are_those_of_scipy(data):
 def test_a_prompt_without_spread_is_not_known():
     flat, target = np.ones((1, 4)), np.arange(4.0)[None]
     for figure in (metrics.spearman, metrics.kendall):
-        assert np.isnan(figure(flat, target)).all() and np.isnan(figure(target, flat)).all()
+        assert np.isnan(figure(target, flat)).all() and np.isnan(figure(flat, flat)).all()
+        assert (figure(flat, target) == 0).all()  # equal scores rank nothing
     assert np.isnan(metrics.pairwise_accuracy(target, flat)).all()
+
+
+def test_gold_that_is_the_guide_is_found_out_though_a_prompt_is_flat():
+    guide = np.random.default_rng(0).normal(size=(3, 8))
+    guide[1] = 1.0
+    with pytest.raises(ValueError, match="exactly the order of the guide"):
+        metrics.check_gold(guide, 2 * guide + 1)
+    metrics.check_gold(guide, guide[:, ::-1])
 
 
 def test_pairs_count_ties_of_the_score_one_half_and_leave_out_those_of_the_target():

@@ -1,17 +1,21 @@
 """Calibrations in searches: which one is taken, and that its pairs reach the tree."""
 
+from dataclasses import replace
+
 import pytest
 
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.checks import find_calibration
 from mcts_ray.reward.calibrate import Calibration, Level
 from mcts_ray.reward.refresh import Refreshed
+from mcts_ray.reward.step import step_key
 from tests import scorers
 from tests.tiny import tiny_pipeline
 
 
-def calibration(reward="jpeg", step_reward="value"):
+def calibration(reward="jpeg", step_reward="value", **fields):
     level = Level(3, 0.0, "linear", (-1.0, 1.0), (0.0, 1.0), 0.0, 1.0, 0.6, 0.4, 0.0, 0.2)
-    return Calibration("pipeline", step_reward, reward, 6, (level,))
+    return replace(Calibration("pipeline", step_reward, reward, 6, (level,)), **fields)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,26 @@ def test_one_that_was_asked_for_must_fit(plan, tmp_path):
     calibration(step_reward="x0").save(tmp_path / "c.json")
     with pytest.raises(ValueError, match="was made for step_reward 'x0', not 'value'"):
         plan(calibration=str(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize("fields", [{"guidance": 3.0}, {"step_weights": "0" * 16}])
+def test_one_of_another_guidance_or_of_other_weights_is_not_taken(plan, tmp_path, fields):
+    (plan.folder / "model.safetensors").write_bytes(b"weights")
+    calibration(**fields).save(plan.folder / "calibration.json")
+    assert plan() is None
+    calibration(guidance=7.5, step_weights=step_key("value", str(plan.folder))).save(plan.folder / "calibration.json")
+    assert plan() is not None
+    calibration(**fields).save(tmp_path / "c.json")
+    with pytest.raises(ValueError, match=f"was made for {next(iter(fields))} "):
+        plan(calibration=str(tmp_path / "c.json"))
+
+
+def test_one_of_another_model_is_not_taken(tmp_path):
+    calibration(model="owner/one", step_reward="x0").save(tmp_path / "c.json")
+    config = SearchConfig(algorithm="mcts", step_reward="x0", reward="jpeg", calibration=str(tmp_path / "c.json"))
+    assert find_calibration(config, "owner/one").model == "owner/one"
+    with pytest.raises(ValueError, match="was made for model 'owner/one', not 'owner/two'"):
+        find_calibration(config, "owner/two")
 
 
 def test_its_pairs_reach_the_tree(searcher, plan):

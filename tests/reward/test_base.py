@@ -71,3 +71,18 @@ def test_verdicts_on_words_are_told_only_by_the_tokens_of_the_generator():
     reward.verdicts = lambda images, prompts: np.ones((len(prompts), 16, 5))
     told = Reward("r", reward).verdicts(IMAGES, PROMPTS, 16)
     assert told.shape == (4, 16, 5) and told.dtype == np.float16 and Reward("r", reward).verdicts(IMAGES, PROMPTS, 77) is None
+
+
+@pytest.mark.parametrize("told", [np.full((4, 16, 5), np.nan), np.ones((4, 16)), np.ones((3, 16, 5)), ZeroDivisionError("boom")])
+def test_verdicts_that_cannot_be_learned_from_are_refused(told):
+    def reward(images, prompts):
+        return [0.0] * len(prompts)
+
+    def verdicts(images, prompts):
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    reward.verdicts = verdicts
+    with pytest.raises(ValueError, match="the verdicts of reward 'r' (must be finite numbers of shape|raised ZeroDivisionError: boom)"):
+        Reward("r", reward).verdicts(IMAGES, PROMPTS, 16)

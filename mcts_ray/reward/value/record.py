@@ -106,11 +106,11 @@ class Collector:
         self.facts = {"taps": maps, "latent": adapter.unet.config.in_channels, "text": text, "generator": list(fingerprint(adapter))}
 
     def shard(self, prompts: Sequence[str], first: int, trajectories: int, at: Sequence[int] | None) -> dict[str, torch.Tensor]:
-        """The tensors of a shard: all trajectories of some prompts, numbered from `first`. RuntimeError if no image gets a reward."""
+        """The tensors of a shard: all trajectories of some prompts, numbered from `first`. ValueError if no image gets a reward."""
         ends = list(self._walk(prompts, first, trajectories, at))
         rows = self.recorder.rows()
         if not ends:
-            raise RuntimeError(f"none of {len(prompts) * trajectories} images got a reward; the last one: {self._refused}")
+            raise ValueError(f"none of {len(prompts) * trajectories} images got a reward; the last one: {self._refused}")
         order = sorted(
             (w.prompt, -level, w.trajectory, ticket, w.eta, reward, end)
             for end, (w, reward, notes, _) in enumerate(ends)

@@ -11,7 +11,7 @@ Legend: B states, C x H x W latent, N images.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.reward.base import Reward
 from mcts_ray.reward.lrm.collect import scored
 from mcts_ray.reward.lrm.latents import encoded
 from mcts_ray.reward.lrm.pairs import digest, read_pairs
@@ -46,7 +47,7 @@ class Renoised:
     """The images and scores in a folder of `mcts-ray train reward --kind lrm --collect`, without those of the prompts `left_out`.
 
     known: the trajectories beside which they are learned from, whose levels, guidance, taps and grid they take. Latents are kept in
-    `out`. Raises ValueError for a folder that holds no such images, or images that another reward has scored.
+    `out`. Raises ValueError for a folder that holds no such images, images that another reward has scored, or held-out prompts alone.
     """
 
     def __init__(self, folder: Path, known: Trajectories, left_out: Collection[str], out: Path, device: torch.device) -> None:
@@ -64,9 +65,9 @@ class Renoised:
             files, text = [folder / file for file in record["images"]], record["prompt"]
             if text not in left_out and len(files) > 1:
                 index = np.array([place[digest(file.read_bytes())] for file in files])
-                images_NHWC = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-                verdict = reward.verdicts(images_NHWC, [text] * len(files), tokens)
-                self._prompts.append(Images(text, index, np.array(record["scores"]), verdict))
+                self._prompts.append(Images(text, index, np.array(record["scores"]), _verdicts(reward, files, text, tokens)))
+        if not self._prompts:
+            raise ValueError(f"all prompts of the images in {folder} are held out; make images of others too")
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -104,3 +105,10 @@ class Renoised:
             torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes)).to(x_BCHW.device),
             None if told is None else torch.from_numpy(told).float().to(x_BCHW.device),
         )
+
+
+def _verdicts(reward: Reward, files: Sequence[Path], prompt: str, tokens: int) -> np.ndarray | None:
+    """What a reward thinks of the words, (n, L, 5), if it tells; without an image read if it does not."""
+    if not hasattr(reward.function, "verdicts"):
+        return None
+    return reward.verdicts(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]), [prompt] * len(files), tokens)

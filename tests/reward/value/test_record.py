@@ -79,5 +79,5 @@ def test_images_without_a_reward_are_left_out_and_all_of_them_are_an_error(tiny_
     options = {"trajectories": 2, "levels": 3, "device": "cpu"}
     out = collect.run(str(tiny_folder), "moody_reward:some", ["a ring", "a cross"], tmp_path / "some", **options)
     assert read_manifest(out)["shards"][0]["states"] == 2 * 3
-    with pytest.raises(RuntimeError, match="none of 2 images got a reward; the last one: reward 'moody_reward:none' returned nan"):
+    with pytest.raises(ValueError, match="none of 2 images got a reward; the last one: reward 'moody_reward:none' returned nan"):
         collect.run(str(tiny_folder), "moody_reward:none", ["a cross"], tmp_path / "none", **options)

@@ -66,3 +66,8 @@ def test_images_of_others_are_refused(images, collected, tmp_path, name):
 def test_a_folder_without_images_is_refused(collected, tmp_path):
     with pytest.raises(ValueError, match="holds no scored images; make some"):
         make(tmp_path, collected, tmp_path)
+
+
+def test_images_of_held_out_prompts_alone_are_refused(images, collected, tmp_path):
+    with pytest.raises(ValueError, match="are held out; make images of others too"):
+        make(images, collected, tmp_path, left_out=["a fox", "a hen", "a red circle"])

@@ -96,3 +96,12 @@ def test_ranking_counts_pairs_within_groups_by_how_far_their_truths_are_apart():
     assert ranking(right, true, group) < np.log(2) < ranking(wrong, true, group)  # of the wider pair three times the weight
     assert ranking(right + torch.tensor([0, 0, 50.0, 50.0]), true, group) == pytest.approx(float(ranking(right, true, group)), abs=1e-5)
     assert ranking(right, torch.zeros(4), group) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(collected, tiny_folder, tmp_path, monkeypatch):
+    from mcts_ray.reward.value import train
+
+    monkeypatch.setattr(train, "likelihood", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(ValueError, match="the loss of value is nan at step 0"):
+        run(str(tiny_folder), collected, tmp_path, steps=2, **QUICK)
+    assert not (tmp_path / "model.safetensors").exists()
