@@ -73,13 +73,10 @@ def _published(layout: Layout, pipe) -> LatentRewardModel:
     config = read_json(layout.name, layout.path / "unet" / "config.json")
     check_fits(layout.name, family, config.get("in_channels", 4), PUBLISHED_SCALING[family], pipe)
     small = _small(layout)
-    encoders = [_text_encoder(layout, "text_encoder", CLIPTextModel)]
-    encoders += [_text_encoder(layout, "text_encoder_2", CLIPTextModelWithProjection)] if family == "sdxl" else []
-    model = LatentRewardModel(_empty_unet(config), *encoders)
-    state = {f"unet.{name}": value for name, value in _folder_weights(layout, "unet").items()}
-    for name, encoder in _text_encoders(model).items():
-        state |= {f"{name}.{key}": value for key, value in encoder.state_dict().items()}
-    return _fill(layout, model, state | small)
+    encoders = ["text_encoder", "text_encoder_2"][: 2 if family == "sdxl" else 1]
+    texts = [read_json(layout.name, layout.path / name / "config.json") for name in encoders]
+    state = {f"{part}.{key}": value for part in ("unet", *encoders) for key, value in _folder_weights(layout, part).items()}
+    return _fill(layout, _empty(config, *texts), state | small)
 
 
 def _small(layout: Layout) -> State:
@@ -109,8 +106,8 @@ def _weights(source: str, path: Path) -> dict:
 
 
 def _folder_weights(layout: Layout, name: str) -> State:
-    """All weights in a folder as diffusers saves it: one file or shards, safetensors or older."""
-    for pattern in ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin"):
+    """All weights in a folder as diffusers or transformers saves it: one file or shards, safetensors or older."""
+    for pattern in ("diffusion_pytorch_model*.safetensors", "model*.safetensors", "diffusion_pytorch_model*.bin", "pytorch_model*.bin"):
         paths = sorted((layout.path / name).glob(pattern))
         full = [path for path in paths if ".fp16." not in path.name] or paths
         if full:
@@ -118,15 +115,7 @@ def _folder_weights(layout: Layout, name: str) -> State:
     raise ValueError(f"the latent reward model {layout.name} has no weights in {name}/")
 
 
-def _text_encoder(layout: Layout, name: str, kind: type):
-    try:
-        return kind.from_pretrained(layout.path, subfolder=name)
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{name} of {layout.name} cannot be loaded: {reason}") from None
-
-
-def _empty(unet: dict, text_encoder: dict, text_encoder_2: dict | None, enhancement: float = ENHANCEMENT) -> LatentRewardModel:
+def _empty(unet: dict, text_encoder: dict, text_encoder_2: dict | None = None, enhancement: float = ENHANCEMENT) -> LatentRewardModel:
     """A model of these shapes whose weights are still to be filled."""
     encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
     encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []

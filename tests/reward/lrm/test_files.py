@@ -85,7 +85,7 @@ def test_missing_and_broken_files_are_named(published, tmp_path):
         "state_dict.pt": ("has no state_dict.pt", lambda f: (f / "state_dict.pt").unlink()),
         "config": ("has no unet/config.json", lambda f: (f / "unet/config.json").unlink()),
         "weights": ("no weights in unet/", lambda f: (f / "unet/diffusion_pytorch_model.safetensors").unlink()),
-        "text": ("text_encoder of", lambda f: (f / "text_encoder/model.safetensors").unlink()),
+        "text": ("no weights in text_encoder/", lambda f: (f / "text_encoder/model.safetensors").unlink()),
         "rubbish": ("state_dict.pt of", lambda f: (f / "state_dict.pt").write_text("rubbish")),
         "list": ("holds no named weights", lambda f: torch.save([1], f / "state_dict.pt")),
         "lacks": ("lacks 1 of its weights, the first being visual_projection.weight", lambda f: _drop(f, "visual_projection")),
@@ -93,6 +93,15 @@ def test_missing_and_broken_files_are_named(published, tmp_path):
     }
     for name, (sentence, change) in cases.items():
         assert sentence in _broken(published, tmp_path / name, change), name
+
+
+def test_a_text_encoder_that_lacks_weights_is_not_filled_up_by_chance(published, tmp_path):
+    def change(folder):
+        file = folder / "text_encoder" / "model.safetensors"
+        save_file({name: value for name, value in load_file(file).items() if not name.endswith("layers.0.mlp.fc1.weight")}, file)
+
+    message = _broken(published, tmp_path, change)
+    assert "lacks 1 of its weights, the first being text_encoder." in message and "layers.0.mlp.fc1.weight" in message
 
 
 def _drop(folder, name):
