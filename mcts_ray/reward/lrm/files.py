@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mcts_ray.diffusion.quiet import quiet
-from mcts_ray.reward.lrm.layout import Layout, read_json
+from mcts_ray.reward.lrm.layout import FAMILIES, Layout, read_json
 from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, without_up_path
 
 State = dict[str, torch.Tensor]
@@ -54,18 +54,20 @@ def _plain(config: Mapping) -> dict:
 def _own(layout: Layout, pipe) -> LatentRewardModel:
     config = layout.config
     check_fits(layout.name, config["family"], config["latents"]["channels"], config["latents"]["scaling_factor"], pipe)
-    model = _empty(config["unet"], config["text_encoder"], config.get("text_encoder_2"), config["enhancement"])
-    return _fill(layout, model, load_file(layout.path / "model.safetensors"))
+    texts = [config[name] for name in ("text_encoder", "text_encoder_2") if name in config]
+    model = _empty(f"config.json of {layout.name}", config["unet"], *texts, enhancement=config["enhancement"])
+    return _fill(layout, model, _weights(layout.name, layout.path / "model.safetensors"))
 
 
 def _flat(layout: Layout, pipe) -> LatentRewardModel:
     state = _weights(layout.name, layout.path)
     family = "sdxl" if any(name.startswith("text_encoder_2.") for name in state) else "sd"
-    if "visual_projection.weight" not in state or "unet.conv_in.weight" not in state:
+    if any(getattr(state.get(name), "ndim", 0) < 2 for name in ("visual_projection.weight", "unet.conv_in.weight")):
         raise ValueError(f"{layout.name} holds no latent reward model: no weights named visual_projection and unet")
     check_fits(layout.name, family, state["unet.conv_in.weight"].shape[1], PUBLISHED_SCALING[family], pipe)
-    second = pipe.text_encoder_2.config.to_dict() if family == "sdxl" else None
-    return _fill(layout, _empty(dict(pipe.unet.config), pipe.text_encoder.config.to_dict(), second), state)
+    encoders = [pipe.text_encoder, pipe.text_encoder_2] if family == "sdxl" else [pipe.text_encoder]
+    texts = [encoder.config.to_dict() for encoder in encoders]
+    return _fill(layout, _empty("the generator", dict(pipe.unet.config), *texts), state)
 
 
 def _published(layout: Layout, pipe) -> LatentRewardModel:
@@ -76,7 +78,8 @@ def _published(layout: Layout, pipe) -> LatentRewardModel:
     encoders = ["text_encoder", "text_encoder_2"][: 2 if family == "sdxl" else 1]
     texts = [read_json(layout.name, layout.path / name / "config.json") for name in encoders]
     state = {f"{part}.{key}": value for part in ("unet", *encoders) for key, value in _folder_weights(layout, part).items()}
-    return _fill(layout, _empty(config, *texts), state | small)
+    model = _empty(f"a config.json in unet/ or a text encoder of {layout.name}", config, *texts)
+    return _fill(layout, model, state | small)
 
 
 def _small(layout: Layout) -> State:
@@ -86,8 +89,10 @@ def _small(layout: Layout) -> State:
     for name, value in nested.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}.{key}": weight for key, weight in value.items()}
+        elif isinstance(value, (int, float)) or (name == "logit_scale" and torch.is_tensor(value) and value.numel() == 1):
+            flat[name] = torch.tensor(float(value))
         else:
-            flat[name] = torch.as_tensor(value, dtype=torch.float32).reshape(())
+            flat[name] = value
     return flat
 
 
@@ -98,9 +103,8 @@ def _weights(source: str, path: Path) -> dict:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip have errors of their own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{path.name} of {source} cannot be read: {reason}") from None
-    if not isinstance(state, Mapping):
+        raise ValueError(f"{path.name} of {source} cannot be read: {_reason(error)}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path.name} of {source} cannot be read: it holds no named weights")
     return dict(state)
 
@@ -115,11 +119,21 @@ def _folder_weights(layout: Layout, name: str) -> State:
     raise ValueError(f"the latent reward model {layout.name} has no weights in {name}/")
 
 
-def _empty(unet: dict, text_encoder: dict, text_encoder_2: dict | None = None, enhancement: float = ENHANCEMENT) -> LatentRewardModel:
-    """A model of these shapes whose weights are still to be filled."""
-    encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
-    encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
-    return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
+def _empty(
+    where: str, unet: dict, text_encoder: dict, text_encoder_2: dict | None = None, enhancement: float = ENHANCEMENT
+) -> LatentRewardModel:
+    """A model of these shapes whose weights are still to be filled. where: what describes them; ValueError if they are no networks."""
+    try:
+        encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
+        encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
+        return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
+    except Exception as error:  # diffusers, transformers and torch have no common one for a configuration that is none
+        raise ValueError(f"{where} describes no networks of a latent reward model: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _empty_unet(config: dict) -> UNet2DConditionModel:
@@ -135,10 +149,12 @@ def _fill(layout: Layout, model: LatentRewardModel, state: State) -> LatentRewar
     missing = [name for name in expected if name not in found]
     if missing:
         raise ValueError(f"the latent reward model {layout.name} lacks {len(missing)} of its weights, the first being {missing[0]}")
-    wrong = [name for name in found if found[name].shape != expected[name].shape]
-    if wrong:
-        shapes = f"{tuple(found[wrong[0]].shape)} where its networks have {tuple(expected[wrong[0]].shape)}"
-        raise ValueError(f"the latent reward model {layout.name} has {wrong[0]} of shape {shapes}")
+    for name, value in found.items():
+        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+            raise ValueError(f"the latent reward model {layout.name} has no tensor of floating-point numbers as its {name}")
+        if value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)} where its networks have {tuple(expected[name].shape)}"
+            raise ValueError(f"the latent reward model {layout.name} has {name} of shape {shapes}")
     model.load_state_dict(found, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -159,11 +175,10 @@ def _text_encoders(model: LatentRewardModel) -> dict[str, nn.Module]:
 
 def check_fits(name: str, family: str, channels: int, scaling_factor: float, pipe) -> None:
     """ValueError unless a model of this family and these latents can score those of `pipe`."""
-    words = {"sd": "Stable Diffusion 1.x/2.x", "sdxl": "SDXL"}
     theirs = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl"
     if family != theirs:
         raise ValueError(
-            f"the latent reward model {name} is for {words[family]}, and the generator is of the family {words[theirs]}; "
+            f"the latent reward model {name} is for {FAMILIES[family]}, and the generator is of the family {FAMILIES[theirs]}; "
             "choose one that is for its latents"
         )
     vae = pipe.vae.config

@@ -104,14 +104,74 @@ def test_a_text_encoder_that_lacks_weights_is_not_filled_up_by_chance(published,
     assert "lacks 1 of its weights, the first being text_encoder." in message and "layers.0.mlp.fc1.weight" in message
 
 
+def _change_json(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_broken_networks_of_a_published_model_are_named(published, tmp_path):
+    def other_heads(folder, **values):
+        torch.save(_heads(folder) | values, folder / "state_dict.pt")
+
+    text, sizes = "text_encoder/config.json", "text_encoder.embeddings.position_embedding.weight of shape"
+    cases = {
+        "cut": ("model.safetensors of", lambda f: _cut(f / "text_encoder/model.safetensors")),
+        "sizes": (sizes, lambda f: _change_json(f / text, max_position_embeddings=99)),
+        "heads": ("describes no networks of a latent reward model: ", lambda f: _change_json(f / text, num_attention_heads=5)),
+        "scale": ("no tensor of floating-point numbers as its logit_scale", lambda f: other_heads(f, logit_scale="1")),
+        "names": ("holds no named weights", lambda f: torch.save({0: torch.zeros(1)}, f / "state_dict.pt")),
+    }
+    for name, (sentence, change) in cases.items():
+        assert sentence in _broken(published, tmp_path / name, change), name
+
+
+def test_heads_by_flat_names_are_the_same(published, states, tmp_path):
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
+    flat = {f"{name}.weight": value["weight"] for name, value in _heads(published).items() if name != "logit_scale"}
+    torch.save(flat | {"logit_scale": torch.tensor([2.0])}, tmp_path / "state_dict.pt")
+    adapter = adapter_of(PIPELINES["sd"]())
+    assert torch.equal(load(str(tmp_path), adapter).score(states), load(str(published), adapter).score(states))
+
+
+@pytest.fixture(scope="module")
+def own(published, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    pipe = PIPELINES["sd"]()
+    write(load(str(published), adapter_of(pipe)).model, folder, pipe.vae)
+    return folder
+
+
+def test_broken_models_of_the_own_layout_are_named(own, tmp_path):
+    blocks = {"down_block_types": ["Nope", "Nope"]}
+    unet = json.loads((own / "config.json").read_text())["unet"]
+    cases = {
+        "cut": ("model.safetensors of", lambda f: _cut(f / "model.safetensors")),
+        "enhancement": ("has no enhancement of a latent", lambda f: _change_json(f / "config.json", enhancement=None)),
+        "family": ("has no family of a latent", lambda f: _change_json(f / "config.json", family="dit")),
+        "latents": ("has no latents of a latent", lambda f: _change_json(f / "config.json", latents=4)),
+        "channels": ("has no latents.channels of a latent", lambda f: _change_json(f / "config.json", latents={"scaling_factor": 1})),
+        "blocks": ("describes no networks of a latent reward model: Nope", lambda f: _change_json(f / "config.json", unet=unet | blocks)),
+    }
+    for name, (sentence, change) in cases.items():
+        message = _broken(own, tmp_path / name, change)
+        assert sentence in message and str(tmp_path / name) in message, name
+
+
+def _heads(folder):
+    return torch.load(folder / "state_dict.pt", weights_only=True)
+
+
 def _drop(folder, name):
-    small = torch.load(folder / "state_dict.pt", weights_only=True)
+    small = _heads(folder)
     del small[name]
     torch.save(small, folder / "state_dict.pt")
 
 
 def _reshape(folder):
-    small = torch.load(folder / "state_dict.pt", weights_only=True)
+    small = _heads(folder)
     torch.save(small | {"visual_projection": {"weight": torch.zeros(3, 3)}}, folder / "state_dict.pt")
 
 
