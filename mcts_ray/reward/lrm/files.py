@@ -142,7 +142,7 @@ def _empty_unet(config: dict) -> UNet2DConditionModel:
 
 
 def _fill(layout: Layout, model: LatentRewardModel, state: State) -> LatentRewardModel:
-    """The model with the weights of `state`, whatever else that holds; ValueError if one is missing or of another shape."""
+    """The model with the weights of `state`, whatever else that holds; ValueError if one is missing, of another shape, or not finite."""
     expected = model.state_dict()
     names = {_published_name(name, model): name for name in expected}
     found = {names.get(name, name): value for name, value in state.items() if name in names or name in expected}
@@ -155,6 +155,8 @@ def _fill(layout: Layout, model: LatentRewardModel, state: State) -> LatentRewar
         if value.shape != expected[name].shape:
             shapes = f"{tuple(value.shape)} where its networks have {tuple(expected[name].shape)}"
             raise ValueError(f"the latent reward model {layout.name} has {name} of shape {shapes}")
+        if not value.isfinite().all():
+            raise ValueError(f"the latent reward model {layout.name} has weights in {name} that are not finite; use another copy of it")
     model.load_state_dict(found, assign=True)
     return model.eval().requires_grad_(False)
 

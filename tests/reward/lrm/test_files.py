@@ -122,6 +122,7 @@ def test_broken_networks_of_a_published_model_are_named(published, tmp_path):
         "sizes": (sizes, lambda f: _change_json(f / text, max_position_embeddings=99)),
         "heads": ("describes no networks of a latent reward model: ", lambda f: _change_json(f / text, num_attention_heads=5)),
         "scale": ("no tensor of floating-point numbers as its logit_scale", lambda f: other_heads(f, logit_scale="1")),
+        "nan": ("has weights in logit_scale that are not finite", lambda f: other_heads(f, logit_scale=float("nan"))),
         "names": ("holds no named weights", lambda f: torch.save({0: torch.zeros(1)}, f / "state_dict.pt")),
     }
     for name, (sentence, change) in cases.items():
