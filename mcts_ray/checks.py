@@ -143,7 +143,8 @@ def _calibration(config: SearchConfig, model: str) -> Calibration | None:
 
 
 def _beside(config: SearchConfig, model: str) -> Path | None:
-    """Where the calibration of a step model lies: in its folder; for scenes without one named, in the package."""
+    """Where the calibration of a step model lies: in its folder, or that of its file; for scenes without one named, in the package."""
     if config.step_model not in (None, "scenes"):
-        return Path(config.step_model) / "calibration.json"
+        path = Path(config.step_model).expanduser()
+        return (path.parent if path.is_file() else path) / "calibration.json"
     return SHIPPED / config.step_reward / "calibration.json" if model == "scenes" or config.step_model else None

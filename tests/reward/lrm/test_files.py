@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mcts_ray.reward.lrm import load
 from mcts_ray.reward.lrm.files import write
 from mcts_ray.reward.lrm.layout import find
-from tests.reward.lrm.published import PIPELINES, adapter_of, heads, save_published
+from tests.reward.lrm.published import PIPELINES, adapter_of, flat_state, heads, save_published
 from tests.reward.lrm.reference import score
 from tests.tiny import tiny_pipeline
 
@@ -35,16 +35,7 @@ def test_older_pickled_weights(pipe, states, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_one_flat_file(pipe, states, tmp_path, suffix):
-    small = heads(pipe)
-    state = {f"unet.{name}": value for name, value in pipe.unet.state_dict().items()}
-    for encoder in ("text_encoder", "text_encoder_2"):
-        if hasattr(pipe, encoder):
-            for name, value in getattr(pipe, encoder).state_dict().items():
-                prefix = "" if name.startswith(("text_model", "text_projection")) else "text_model."
-                state[f"{encoder}.{prefix}{name}"] = value
-    state |= {f"{name}.weight": value["weight"] for name, value in small.items() if name != "logit_scale"}
-    state["logit_scale"] = torch.tensor(float(small["logit_scale"]))
-    state = {name: value.contiguous() for name, value in state.items()}
+    small, state = heads(pipe), flat_state(pipe)
     path = tmp_path / f"lrm{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     scores = load(str(path), adapter_of(pipe)).score(states)
