@@ -53,7 +53,8 @@ def run(
 
     prompts: None for the training prompts of scenes, medium and hard in turn. count: the first of them only. renders: for scenes, that
     many further captions whose images are rendered, facts right and wrong. The same call goes on where an earlier one was cut off, and
-    one with more of either adds to it. Raises ValueError with one sentence for what cannot be, before anything heavy is loaded.
+    one with more of either adds to it. Raises ValueError with one sentence for what cannot be, before anything heavy is loaded, and where
+    the reward scores no image of a whole group of prompts.
     """
     reward = default_reward(model, reward)
     texts = list(_training_prompts(model) if prompts is None else prompts)[:count]
@@ -96,7 +97,7 @@ def run(
 
 def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Callable[[int, int], None]) -> None:
     """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
-    done = {record["prompt"] for record in scores_of(out)}
+    done = {record["prompt"] for record in scores_of(out) if record["scores"]}
     missing = [text for text in dict.fromkeys(texts) if text not in done]
     make = load() if missing else None
     for at in range(0, len(missing), GROUP):
@@ -106,7 +107,7 @@ def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int
 
 
 def pair_up(records: Sequence[dict]) -> list[dict]:
-    """All pairs within each prompt, as lines of a manifest; a tie where scores differ by less than `MARGIN` standard deviations.
+    """All pairs within each prompt, as lines of a manifest; a tie where scores differ by no more than `MARGIN` standard deviations.
 
     The standard deviation is that within prompts, pooled over all of them, so that a prompt whose images are all alike gives ties.
     """
@@ -168,9 +169,14 @@ def scores_of(out: Path) -> list[dict]:
 
 
 def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
-    """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again."""
+    """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again.
+
+    A prompt without a score is left out, so that it is tried again.
+    """
     records = scores_of(out)
     for prompt, images, scores in zip(group, images_PNHWC, score_PN, strict=True):
+        if not np.isfinite(scores).any():
+            continue
         names = [f"images/{len(records):05d}-{index:02d}.png" for index in range(len(images))]
         for name, image in zip(names, images):
             Image.fromarray(image).save(out / name)

@@ -84,12 +84,17 @@ def run(
 
 
 def split(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pairs to train on, and of those of a tenth of the prompts, which are held out; the same for every seed."""
+    """Indices of the pairs to train on, and of those of a tenth of the prompts, which are held out; the same for every seed.
+
+    ValueError for pairs of one prompt only, or if all to train on are ties.
+    """
     count = len(pairs.prompts)
     if count < 2:
         raise ValueError(f"{pairs.path} has pairs of one prompt only; training holds prompts out and needs at least two")
     order = np.random.default_rng(0).permutation(count)
     held = np.isin(pairs.prompt_P, order[: max(1, round(HELD_OUT * count))])
+    if (pairs.label_P[~held] == 0.5).all():
+        raise ValueError(f"{pairs.path} has only ties to train on, from which nothing can be learned; give pairs with a better image")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
