@@ -30,7 +30,7 @@ def mcts_ray(tmp_path, monkeypatch, capsys):
         (["--kind", "lrm", "--out", "o"], "the training data of --kind lrm is named by --pairs"),
         (["--kind", "value", "--pairs", "p", "--out", "o"], "the training data of --kind value is named by --data"),
         (["--kind", "lrm", "--pairs", "p"], "--out is missing"),
-        (["--kind", "lrm", "--pairs", "p", "--trajectories", 3], "--trajectories is an option of --kind value with --collect; leave it out"),
+        (["--kind", "lrm", "--pairs", "p", "--trajectories", 3], "--trajectories is an option of --kind value with --collect"),
         (["--kind", "value", "--data", "d", "--collect", "--images", 3], "--images is an option of --kind lrm with --collect"),
         (["--kind", "value", "--data", "d", "--collect", "--renders", 0], "--renders is an option of --kind lrm with --collect"),
         (["--kind", "lrm", "--pairs", "p", "--out", "o", "--reward", "jpeg"], "--reward is an option with --collect; leave it out"),

@@ -81,7 +81,10 @@ def find_step_model(kind: str, model: str, source: str | None) -> str:
 
 
 def load_scorer(kind: str, source: str, adapter) -> StepScorer:
-    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a file or a hub id. ValueError if it does not fit the adapter's model."""
+    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a file or a hub id.
+
+    ValueError if nothing is there, or if it does not fit the adapter's model.
+    """
     _check_there(kind, source)
     path = _path(kind, source)
     return import_module(IN_ENGINE[kind]).load(str(path) if path.exists() else source, adapter)
