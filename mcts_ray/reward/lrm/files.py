@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from mcts_ray.diffusion.quiet import quiet
 from mcts_ray.reward.lrm.layout import FAMILIES, Layout, read_json
-from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, without_up_path
+from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, check_encoders, without_up_path
 
 State = dict[str, torch.Tensor]
 PUBLISHED_SCALING = {"sd": 0.18215, "sdxl": 0.13025}  # of the autoencoders that the published models were trained on
@@ -183,6 +183,7 @@ def check_fits(name: str, family: str, channels: int, scaling_factor: float, pip
             f"the latent reward model {name} is for {FAMILIES[family]}, and the generator is of the family {FAMILIES[theirs]}; "
             "choose one that is for its latents"
         )
+    check_encoders(pipe)
     vae = pipe.vae.config
     if channels != vae.latent_channels:
         raise ValueError(

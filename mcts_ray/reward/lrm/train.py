@@ -23,7 +23,7 @@ from mcts_ray.reward.lrm.accuracy import accuracies
 from mcts_ray.reward.lrm.data import Data, bradley_terry, ranked_right
 from mcts_ray.reward.lrm.files import write
 from mcts_ray.reward.lrm.latents import encoded
-from mcts_ray.reward.lrm.model import LatentRewardModel
+from mcts_ray.reward.lrm.model import LatentRewardModel, check_encoders
 from mcts_ray.reward.lrm.pairs import Pairs, read_pairs
 from mcts_ray.reward.lrm.words import Words
 
@@ -63,6 +63,7 @@ def run(
     kept, held = split(pairs)
     found = resolve_model(model)
     pipe = load_pipeline(found, device)
+    check_encoders(pipe)  # before the images are encoded
     recipe = recipe or _recipe(found, pipe)
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     levels = levels or (LEVELS_OF_SCENES if found.name == "scenes" else LEVELS)

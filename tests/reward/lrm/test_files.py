@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from mcts_ray.reward.lrm import load
 from mcts_ray.reward.lrm.files import write
 from mcts_ray.reward.lrm.layout import find
-from tests.reward.lrm.published import PIPELINES, adapter_of, flat_state, heads, save_published
+from mcts_ray.reward.lrm.model import LatentRewardModel
+from tests.reward.lrm.published import PIPELINES, adapter_of, flat_state, heads, save_published, tiny_sdxl
 from tests.reward.lrm.reference import score
 from tests.tiny import tiny_pipeline
 
@@ -188,6 +189,15 @@ def test_models_of_other_latents_are_refused(tmp_path):
     (tmp_path / "sd" / "unet" / "config.json").write_text(json.dumps(config | {"in_channels": 16}))
     with pytest.raises(ValueError, match="reads latents of 16 channels, and the generator's have 4"):
         load(str(tmp_path / "sd"), adapter_of(sd))
+
+
+def test_a_generator_with_the_second_text_encoder_alone_is_refused(tmp_path):
+    save_published(tiny_sdxl(), tmp_path)
+    pipe = tiny_sdxl()
+    pipe.text_encoder = pipe.tokenizer = None
+    for use in (lambda: load(str(tmp_path), adapter_of(pipe)), lambda: LatentRewardModel.from_pipeline(pipe)):
+        with pytest.raises(ValueError, match="needs both text encoders of SDXL, and this generator has only the second"):
+            use()
 
 
 def test_a_model_of_another_autoencoder_is_refused(tmp_path):
