@@ -67,6 +67,16 @@ def test_a_bad_row_of_parquet_is_named(tmp_path, row, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_parquet_file_damaged_inside_its_data_is_named_with_the_row_reached(tmp_path):
+    path = write_parquet(tmp_path / "pairs.parquet", [(f"picture {n}", A, B, 1.0) for n in range(3)], compression="none", use_dictionary=False)
+    data = path.read_bytes()
+    at = data.index(A) - 4  # the length of the first image
+    path.write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
+    with pytest.raises(ValueError, match="pairs.parquet is damaged behind row 0: ") as error:
+        read_pairs(path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
