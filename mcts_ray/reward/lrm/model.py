@@ -138,7 +138,7 @@ class LatentRewardModel(nn.Module):
 def check_encoders(pipe) -> None:
     """ValueError for an SDXL generator with its second text encoder alone, where the model needs both."""
     if pipe.text_encoder is None:
-        raise ValueError("a latent reward model needs both text encoders of SDXL, and this generator has only the second; load it with both")
+        raise ValueError("a latent reward model needs both text encoders of SDXL; choose a generator that has more than the second")
 
 
 def _run(block: nn.Module, x_Nchw: torch.Tensor, emb: torch.Tensor, states_NLD: torch.Tensor):

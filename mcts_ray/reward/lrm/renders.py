@@ -34,7 +34,10 @@ class Renderer:
         self._reward = resolve_reward(reward, device)
 
     def __call__(self, prompts: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` images of each caption, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none; ValueError if all are."""
+        """`count` images of each caption, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none.
+
+        ValueError if there is none at all.
+        """
         key = hashlib.blake2b("\n".join(prompts).encode(), digest_size=8).digest()
         rng = np.random.default_rng([seed, 22, int.from_bytes(key, "big")])
         texts = [prompt for prompt in prompts for _ in range(count)]

@@ -196,7 +196,7 @@ def test_a_generator_with_the_second_text_encoder_alone_is_refused(tmp_path):
     pipe = tiny_sdxl()
     pipe.text_encoder = pipe.tokenizer = None
     for use in (lambda: load(str(tmp_path), adapter_of(pipe)), lambda: LatentRewardModel.from_pipeline(pipe)):
-        with pytest.raises(ValueError, match="needs both text encoders of SDXL, and this generator has only the second"):
+        with pytest.raises(ValueError, match="needs both text encoders of SDXL; choose a generator"):
             use()
 
 
