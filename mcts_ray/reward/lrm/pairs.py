@@ -139,9 +139,12 @@ def _record(line: str, where: str) -> dict:
 
 def _file(read: Callable[[str], bytes], name: str, where: str) -> bytes:
     try:
-        return _checked(read(name), where)
+        data = read(name)
     except OSError as error:
         raise ValueError(f"{where} names the image {name}, which cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a name with a NUL
+        raise ValueError(f"{where} names the image {name!r}, which can be no file's name ({error})") from None
+    return _checked(data, where)
 
 
 def _checked(data: bytes, where: str) -> bytes:

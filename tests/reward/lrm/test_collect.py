@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mcts_ray.reward.lrm.collect import pair_up, run, scores_of
+from mcts_ray.reward.lrm.collect import pair_up, run, scored, scores_of
 from mcts_ray.reward.lrm.pairs import read_pairs
 
 
@@ -61,6 +61,17 @@ def test_a_reward_that_scores_nothing_stops_the_collection_with_its_reason(tiny_
     run(str(tiny_folder), "tests_of_rewards:foxes", ["a hen", "a fox"], tmp_path / "foxes", **options)
     assert [record["prompt"] for record in scores_of(tmp_path / "foxes")] == ["a fox"]  # the other is tried again
     assert read_pairs(tmp_path / "foxes").prompts == ("a fox",)
+
+
+def test_broken_records_are_named(tiny_folder, tmp_path):
+    (tmp_path / "collect.json").write_text("{")
+    for use in (lambda: collect(tiny_folder, tmp_path), lambda: scored(tmp_path)):
+        with pytest.raises(ValueError, match=f"collect.json of {tmp_path} cannot be read: "):
+            use()
+    (tmp_path / "collect.json").unlink()
+    (tmp_path / "scores.jsonl").write_text('{"prompt": "a fox", "images": [], "scores": []}\n{"prompt"\n')
+    with pytest.raises(ValueError, match="line 2 of .*scores.jsonl holds no prompt with images and scores; collect into another"):
+        collect(tiny_folder, tmp_path)
 
 
 def test_a_generator_without_prompts_or_reward_of_its_own(tiny_folder, tmp_path):
