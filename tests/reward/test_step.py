@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from mcts_ray.checks import find_calibration
+from mcts_ray.checks import check_step_model, find_calibration
 from mcts_ray.reward.calibrate import Calibration, Level
 from mcts_ray.settings import ConfigError, make_config
 from mcts_ray.reward import step
@@ -67,6 +68,20 @@ def test_the_calibration_of_a_file_lies_beside_it(tmp_path):
     (tmp_path / "lrm.pt").write_bytes(b"")
     config = make_config({"algorithm": "mcts", "reward": "jpeg", "step_reward": "lrm", "step_model": str(tmp_path / "lrm.pt")})
     assert find_calibration(config, "owner/name").step_reward == "lrm"
+
+
+def test_an_lrm_of_other_latents_is_refused_before_the_model_is_loaded(tmp_path, tiny_folder, tiny_xl_folder):
+    own = {"kind": "lrm", "family": "sd", "unet": {}, "text_encoder": {}, "enhancement": 7.5}
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config = make_config({"algorithm": "psp", "step_reward": "lrm", "step_model": str(tmp_path)})
+    for channels, model, sentence in (
+        (4, tiny_xl_folder, "is for Stable Diffusion 1.x/2.x, and the generator is of the family SDXL"),
+        (16, tiny_folder, "reads latents of 16 channels, and the generator's have 4"),
+    ):
+        latents = {"channels": channels, "scaling_factor": 1.0}
+        (tmp_path / "config.json").write_text(json.dumps(own | {"latents": latents}))
+        with pytest.raises(ValueError, match=sentence):
+            check_step_model(str(model), config)
 
 
 def test_a_part_of_states_is_its_rows():

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mcts_ray.diffusion.quiet import quiet
-from mcts_ray.reward.lrm.layout import FAMILIES, Layout, read_json
+from mcts_ray.reward.lrm.layout import Layout, check_latents, read_json
 from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, check_encoders, without_up_path
 
 State = dict[str, torch.Tensor]
@@ -177,19 +177,9 @@ def _text_encoders(model: LatentRewardModel) -> dict[str, nn.Module]:
 
 def check_fits(name: str, family: str, channels: int, scaling_factor: float, pipe) -> None:
     """ValueError unless a model of this family and these latents can score those of `pipe`."""
-    theirs = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl"
-    if family != theirs:
-        raise ValueError(
-            f"the latent reward model {name} is for {FAMILIES[family]}, and the generator is of the family {FAMILIES[theirs]}; "
-            "choose one that is for its latents"
-        )
+    theirs, vae = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl", pipe.vae.config
+    check_latents(name, (family, channels), (theirs, vae.latent_channels))
     check_encoders(pipe)
-    vae = pipe.vae.config
-    if channels != vae.latent_channels:
-        raise ValueError(
-            f"the latent reward model {name} reads latents of {channels} channels, and the generator's have {vae.latent_channels}; "
-            "choose one that is for its latents"
-        )
     if abs(scaling_factor - vae.scaling_factor) > 1e-3 * scaling_factor:
         raise ValueError(
             f"the latent reward model {name} was trained on another autoencoder (scaling factor {scaling_factor:g}, the generator's "

@@ -52,6 +52,20 @@ def find(source: str) -> Layout:
     return Layout(source, "published", path)
 
 
+def check_latents(name: str, ours: tuple[str, int], theirs: tuple[str, int]) -> None:
+    """ValueError unless a model of this family and this number of latent channels can score the latents of a generator of those."""
+    if ours[0] != theirs[0]:
+        raise ValueError(
+            f"the latent reward model {name} is for {FAMILIES[ours[0]]}, and the generator is of the family {FAMILIES[theirs[0]]}; "
+            "choose one that is for its latents"
+        )
+    if ours[1] != theirs[1]:
+        raise ValueError(
+            f"the latent reward model {name} reads latents of {ours[1]} channels, and the generator's have {theirs[1]}; "
+            "choose one that is for its latents"
+        )
+
+
 def _own_config(source: str, path: Path) -> dict:
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
