@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from mcts_ray.auto import AUTO
 from mcts_ray.config import SearchConfig
+from mcts_ray.diffusion.resolve import Model, latent_channels, resolve_model
 from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
+from mcts_ray.reward.lrm.layout import check_latents, find
 from mcts_ray.reward.step import SHIPPED, find_step_model, step_key
 from mcts_ray.search import ALGORITHMS
 
@@ -85,7 +87,16 @@ def fusion_decoder(model: str, config: SearchConfig) -> str | None:
 def check_step_model(model: str, config: SearchConfig) -> None:
     """The network that scores states beside the denoiser must be there, if one is asked for."""
     if config.scores_in_engine:
-        find_step_model(config.step_reward, model, config.step_model)
+        source = find_step_model(config.step_reward, model, config.step_model)
+        folder = SHIPPED / "lrm" if source == "scenes" else Path(source).expanduser()
+        if config.step_reward == "lrm" and (folder / "config.json").is_file():
+            _check_lrm(str(folder), resolve_model(model))
+
+
+def _check_lrm(folder: str, model: Model) -> None:
+    """What an LRM of the own layout says of its generator must hold of this one; other layouts are compared once the model is loaded."""
+    own = find(folder).config
+    check_latents(folder, (own["family"], own["latents"]["channels"]), ("sdxl" if model.is_xl else "sd", latent_channels(model)))
 
 
 def check_ige(model: str, config: SearchConfig) -> None:
@@ -157,7 +168,8 @@ def _guidance(config: SearchConfig, model: str) -> float:
 
 
 def _beside(config: SearchConfig, model: str) -> Path | None:
-    """Where the calibration of a step model lies: in its folder; for scenes without one named, in the package."""
+    """Where the calibration of a step model lies: in its folder, or that of its file; for scenes without one named, in the package."""
     if config.step_model not in (None, "scenes"):
-        return Path(config.step_model) / "calibration.json"
+        path = Path(config.step_model).expanduser()
+        return (path.parent if path.is_file() else path) / "calibration.json"
     return SHIPPED / config.step_reward / "calibration.json" if model == "scenes" or config.step_model else None

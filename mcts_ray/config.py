@@ -77,7 +77,7 @@ class SearchConfig(BaseModel):
         "state itself. None: x0 where the algorithm needs one.",
     )
     step_model: str | None = Field(
-        None, description="Folder of the lrm or value network, or hub id of an lrm; None: the one shipped for scenes."
+        None, description="Folder of the lrm or value network, or file or hub id of an lrm; None: the one shipped for scenes."
     )
     population: int | None = Field(
         None,

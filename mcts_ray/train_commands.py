@@ -99,16 +99,16 @@ def train_reward(
     count: Annotated[Optional[int], typer.Option(min=2, help="With --collect: the first of the prompts only.")] = None,
     images: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: images of each prompt. [8]")] = None,
     renders: Annotated[Optional[int], typer.Option(min=0, help="With --collect for lrm: further captions of scenes whose images are rendered.")] = None,
-    trajectories: Annotated[Optional[int], typer.Option(min=1, help="With --collect for value: of each prompt, half with noise. [8]")] = None,
+    trajectories: Annotated[Optional[int], typer.Option(min=2, help="With --collect for value: of each prompt, half with noise. [8]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> int:
     """Train a step score: a reward of noisy states, for searches with step_reward lrm or value."""
     from mcts_ray.training import make_training
 
-    amounts = dict(images=images, renders=renders) if kind == "lrm" else dict(trajectories=trajectories)
+    amounts = dict(count=count, images=images, renders=renders, trajectories=trajectories)
     run = dict(steps=steps, seed=seed, resume=resume, threads=threads, reward=reward)
     where = dict(model=model, pairs=pairs, data=data, out=out, device=device, collect=collect, prompts_file=prompts)
-    training = make_training(kind, amounts=amounts | {"count": count}, **where, **run)
+    training = make_training(kind, amounts=amounts, **where, **run)
     from mcts_ray.report.terminal import training_line
 
     def report(*what) -> None:

@@ -12,6 +12,7 @@ from mcts_ray.report.run import check_writable
 from mcts_ray.request import read_prompts
 
 DATA = {"lrm": "--pairs", "value": "--data"}  # kinds of step score, and where each has its training data
+OF_KIND = {"images": "lrm", "renders": "lrm", "trajectories": "value"}  # options of the collection for one of them
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ def make_training(
     collect: bool,
     prompts_file: Path | None,
     amounts: dict[str, int | None],
+    steps: int | None,
+    reward: str | None,
     **rest,
 ) -> Training:
-    """Check everything that is cheap; ValueError with one sentence for the first mistake."""
+    """Check everything that is cheap; ValueError with one sentence for the first mistake. Options that are None were not given."""
     if kind not in DATA:
         raise ValueError(f"unknown kind {kind!r}; choose {' or '.join(DATA)}")
+    _check_options(kind, collect, trains={"out": out, "steps": steps}, collects={"reward": reward, "prompts": prompts_file, **amounts})
     given = {"--pairs": pairs, "--data": data}
     found = given.pop(DATA[kind])
     images = given.pop("--pairs", None) if not collect else None  # of value: besides its data
@@ -81,7 +85,20 @@ def make_training(
     resolve_model(model)
     prompts = read_prompts(prompts_file) if prompts_file else None
     known = {name: amount for name, amount in amounts.items() if amount is not None}
-    return Training(kind, model, found, out, device=device, collect=collect, prompts=prompts, amounts=known, images=images, **rest)
+    what = {"steps": steps, "reward": reward, "prompts": prompts, "amounts": known, "images": images}
+    return Training(kind, model, found, out, device=device, collect=collect, **what, **rest)
+
+
+def _check_options(kind: str, collect: bool, trains: dict[str, object], collects: dict[str, object]) -> None:
+    """ValueError for the first option given that is not for this kind, or for the other of training and collecting."""
+    of_other_kind = [name for name, value in collects.items() if value is not None and OF_KIND.get(name, kind) != kind]
+    if of_other_kind:
+        name = of_other_kind[0]
+        raise ValueError(f"--{name} is an option of --kind {OF_KIND[name]} with --collect; leave it out")
+    others, how = (trains, "without --collect") if collect else (collects, "with --collect")
+    wrong = [name for name, value in others.items() if value is not None]
+    if wrong:
+        raise ValueError(f"--{wrong[0]} is an option {how}; leave it out")
 
 
 def _check_training(kind: str, data: Path, out: Path | None) -> None:

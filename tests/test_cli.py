@@ -102,6 +102,22 @@ def test_dry_run_says_the_cost_and_leaves_nothing(mcts_ray, tiny_folder):
     assert not list(Path().iterdir())
 
 
+def test_a_step_model_in_one_file(mcts_ray, tiny_folder):
+    import torch
+
+    from tests.reward.lrm.published import flat_state
+    from tests.tiny import tiny_pipeline
+
+    torch.save(flat_state(tiny_pipeline()), "lrm.pt")
+    search = ["search", PROMPT, "--model", tiny_folder, *SMALL, "--algorithm", "psp", "--set", "step_reward=lrm"]
+    code, out, err = mcts_ray(*search, "--set", "step_model=lrm.pt", "--json")
+    assert code == 0, err
+    assert json.loads(out)["ledger"]["model_forwards"] > 24  # 12 NFE of guided pairs, and the half passes of lrm
+    Path("lrm.txt").write_text("")
+    code, _, err = mcts_ray(*search, "--set", "step_model=lrm.txt")
+    assert code == 2 and "step_model 'lrm.txt' is no file of weights" in err and err.count("\n") == 1
+
+
 def test_a_search_without_an_image_is_exit_code_1(mcts_ray, tiny_folder, monkeypatch):
     Path("bad_rewards.py").write_text("def none(images, prompts):\n    return [float('nan')] * len(prompts)\n")
     code, out, err = mcts_ray("search", PROMPT, "--model", tiny_folder, *SMALL, "--reward", "bad_rewards:none", "--json")

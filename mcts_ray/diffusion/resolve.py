@@ -73,6 +73,11 @@ def image_size(model: Model, height: int | None = None, width: int | None = None
     return height, width
 
 
+def latent_channels(model: Model) -> int:
+    """Channels of its latents, from the small file unet/config.json."""
+    return _read(model, "unet/config.json").get("in_channels", 4)
+
+
 def check_sides(height: int, width: int, factor: int) -> None:
     """ValueError unless both sides are multiples of the autoencoder's factor."""
     if height < factor or width < factor or height % factor or width % factor:

@@ -96,6 +96,13 @@ class Reward:
         ]
 
 
+def finite_scores(scored: Sequence[Scored]) -> np.ndarray:
+    """Scores (N,), NaN where there is none; ValueError with the last reason if there is not one."""
+    if scored and all(one.score is None for one in scored):
+        raise ValueError(f"none of {len(scored)} images has a score: {scored[-1].error}")
+    return np.array([np.nan if one.score is None else one.score for one in scored])
+
+
 def as_array(scores: Sequence[float]) -> np.ndarray:
     """Numbers, an array or a tensor on any device as a float64 array."""
     if hasattr(scores, "detach"):

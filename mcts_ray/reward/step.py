@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mcts_ray.reward.lrm.layout import FLAT
 from mcts_ray.reward.weights import digest
 
 if TYPE_CHECKING:
@@ -81,16 +82,21 @@ def find_step_model(kind: str, model: str, source: str | None) -> str:
 
 
 def load_scorer(kind: str, source: str, adapter) -> StepScorer:
-    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a hub id. ValueError if it does not fit the adapter's model."""
+    """The scorer `kind` from `source`: a folder, "scenes", or for lrm a file or a hub id.
+
+    ValueError if nothing is there, or if it does not fit the adapter's model.
+    """
     _check_there(kind, source)
-    folder = _folder(kind, source)
-    return import_module(IN_ENGINE[kind]).load(str(folder) if folder.is_dir() else source, adapter)
+    path = _path(kind, source)
+    return import_module(IN_ENGINE[kind]).load(str(path) if path.exists() else source, adapter)
 
 
 def step_weights(kind: str, source: str) -> list[Path]:
-    """The files of weights of a step model in a folder, in order; of one from the hub none."""
-    folder = _folder(kind, source)
-    return sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".pt")) if folder.is_dir() else []
+    """The files of weights of a step model on this machine, in order; of one from the hub none."""
+    path = _path(kind, source)
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".pt")) if path.is_dir() else []
 
 
 def step_key(kind: str, source: str) -> str:
@@ -101,23 +107,27 @@ def step_key(kind: str, source: str) -> str:
 
 def absolute(source: str) -> str:
     """The same step model for a process with another working directory."""
-    folder = Path(source).expanduser()
-    return str(folder.absolute()) if source != "scenes" and folder.is_dir() else source
+    path = Path(source).expanduser()
+    return str(path.absolute()) if source != "scenes" and path.exists() else source
 
 
-def _folder(kind: str, source: str) -> Path:
+def _path(kind: str, source: str) -> Path:
     return SHIPPED / kind if source == "scenes" else Path(source).expanduser()
 
 
 def _check_there(kind: str, source: str) -> None:
-    """A folder that holds something, or for lrm what may be a hub id."""
-    folder = _folder(kind, source)
-    if folder.is_dir() and any(folder.iterdir()):
+    """A folder that holds something, or for lrm a file of weights or what may be a hub id."""
+    path = _path(kind, source)
+    if path.is_dir() and any(path.iterdir()):
         return
     if source == "scenes":
         raise ValueError(f"this installation has no {kind} step model for scenes; train one and name its folder with step_model")
-    if folder.exists():
+    if kind == "lrm" and path.is_file():
+        if path.suffix not in FLAT:
+            raise ValueError(f"step_model {source!r} is no file of weights; a lrm step model in one file ends in {', '.join(FLAT)}")
+        return
+    if path.exists():
         raise ValueError(f"step_model {source!r} is not a folder with the weights of a {kind} step model")
     if kind != "lrm" or not _HUB_ID.fullmatch(source):
-        hub = ", nor a hub id like owner/name" if kind == "lrm" else ""
+        hub = ", nor a file, nor a hub id like owner/name" if kind == "lrm" else ""
         raise ValueError(f"step_model {source!r} is no folder{hub}; name the folder of a {kind} step model")

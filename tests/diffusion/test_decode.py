@@ -6,7 +6,7 @@ import torch
 
 from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
-from mcts_ray.diffusion.adapters.vae import VaeAdapter
+from mcts_ray.diffusion.adapters.vae import VaeAdapter, scaled, unscaled
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.noise import draw
 from tests.diffusion.walks import SHAPE
@@ -69,6 +69,15 @@ def test_latents_with_a_mean_and_a_spread_of_their_own():
     assert np.array_equal(decoded[0], np.asarray(pipe("a ring", **options).images[0]))
     pipe.vae.register_to_config(latents_mean=None, latents_std=None)
     assert not np.array_equal(Decoder(make_adapter(pipe)).decode(latent), decoded)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"shift_factor": 0.25}, {"latents_mean": [0.5, -0.5, 0.25, 0.0], "latents_std": [2.0, 1.0, 0.5, 3.0], "shift_factor": 9}]
+)
+def test_latents_are_scaled_by_the_inverse_of_what_the_decoder_does(config):
+    vae = tiny_vae()
+    vae.register_to_config(**config)
+    torch.testing.assert_close(scaled(vae, unscaled(vae, LATENTS)), LATENTS)
 
 
 def test_a_half_precision_autoencoder_of_sdxl_decodes_in_fp32(capfd):

@@ -1,6 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from mcts_ray.checks import check_step_model, find_calibration
+from mcts_ray.reward.calibrate import Calibration, Level
 from mcts_ray.settings import ConfigError, make_config
 from mcts_ray.reward import step
 from mcts_ray.reward.step import States, absolute, find_step_model, step_weights
@@ -12,9 +17,10 @@ from mcts_ray.reward.step import States, absolute, find_step_model, step_weights
         ("value", "owner/model", None, "model owner/model has no value step model of its own; choose one with step_model"),
         ("value", "scenes", "nowhere", "step_model 'nowhere' is no folder; name the folder of a value step model"),
         ("value", "scenes", "owner/name", "is no folder; name"),
-        ("lrm", "scenes", "no where", "is no folder, nor a hub id like owner/name; name the folder of a lrm step model"),
+        ("lrm", "scenes", "no where", "is no folder, nor a file, nor a hub id like owner/name; name the folder of a lrm step model"),
         ("value", "scenes", "{tmp}", "is not a folder with the weights"),
         ("value", "scenes", "{tmp}/file", "is not a folder with the weights"),
+        ("lrm", "scenes", "{tmp}/file", "is no file of weights; a lrm step model in one file ends in .pt, "),
     ],
 )
 def test_what_is_not_there_is_one_sentence(tmp_path, kind, model, source, sentence):
@@ -47,6 +53,35 @@ def test_a_folder_travels_by_its_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "head").mkdir()
     monkeypatch.chdir(tmp_path)
     assert absolute("head") == str(tmp_path / "head") and absolute("scenes") == "scenes"
+
+
+def test_a_file_of_weights_is_a_step_model_of_lrm(tmp_path, monkeypatch):
+    (tmp_path / "lrm.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert find_step_model("lrm", "scenes", "lrm.pt") == "lrm.pt" and absolute("lrm.pt") == str(tmp_path / "lrm.pt")
+    assert step_weights("lrm", "lrm.pt") == [Path("lrm.pt")]
+
+
+def test_the_calibration_of_a_file_lies_beside_it(tmp_path):
+    level = Level(3, 0.0, "linear", (-1.0, 1.0), (0.0, 1.0), 0.0, 1.0, 0.6, 0.4, 0.0, 0.2)
+    Calibration("pipeline", "lrm", "jpeg", 6, (level,)).save(tmp_path / "calibration.json")
+    (tmp_path / "lrm.pt").write_bytes(b"")
+    config = make_config({"algorithm": "mcts", "reward": "jpeg", "step_reward": "lrm", "step_model": str(tmp_path / "lrm.pt")})
+    assert find_calibration(config, "owner/name").step_reward == "lrm"
+
+
+def test_an_lrm_of_other_latents_is_refused_before_the_model_is_loaded(tmp_path, tiny_folder, tiny_xl_folder):
+    own = {"kind": "lrm", "family": "sd", "unet": {}, "text_encoder": {}, "enhancement": 7.5}
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config = make_config({"algorithm": "psp", "step_reward": "lrm", "step_model": str(tmp_path)})
+    for channels, model, sentence in (
+        (4, tiny_xl_folder, "is for Stable Diffusion 1.x/2.x, and the generator is of the family SDXL"),
+        (16, tiny_folder, "reads latents of 16 channels, and the generator's have 4"),
+    ):
+        latents = {"channels": channels, "scaling_factor": 1.0}
+        (tmp_path / "config.json").write_text(json.dumps(own | {"latents": latents}))
+        with pytest.raises(ValueError, match=sentence):
+            check_step_model(str(model), config)
 
 
 def test_a_part_of_states_is_its_rows():

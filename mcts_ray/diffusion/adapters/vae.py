@@ -33,17 +33,7 @@ class VaeAdapter:
     def decode(self, latent_NCHW: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, height, width) in [-1, 1], fp32, possibly overshooting."""
         with self._precise():
-            return self.vae.decode(self._unscaled(latent_NCHW).to(self.vae.dtype), return_dict=False)[0].float()
-
-    def _unscaled(self, latent_NCHW: torch.Tensor) -> torch.Tensor:
-        """Latents as the autoencoder itself makes them."""
-        config = self.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        if mean is not None and std is not None:
-            mean_1C11, std_1C11 = (torch.tensor(each).view(1, -1, 1, 1).to(latent_NCHW) for each in (mean, std))
-            return latent_NCHW * std_1C11 / config.scaling_factor + mean_1C11
-        latent_NCHW = latent_NCHW / config.scaling_factor
-        return latent_NCHW + config.shift_factor if config.get("shift_factor") else latent_NCHW
+            return self.vae.decode(unscaled(self.vae, latent_NCHW).to(self.vae.dtype), return_dict=False)[0].float()
 
     @contextmanager
     def _precise(self) -> Iterator[None]:
@@ -56,3 +46,32 @@ class VaeAdapter:
             yield
         finally:
             self.vae.half()
+
+
+def unscaled(vae, latent_NCHW: torch.Tensor) -> torch.Tensor:
+    """Latents as the autoencoder itself makes them, of those that the U-Net sees."""
+    config = vae.config
+    if _has_units(config):
+        mean_1C11, std_1C11 = _units(config, latent_NCHW)
+        return latent_NCHW * std_1C11 / config.scaling_factor + mean_1C11
+    latent_NCHW = latent_NCHW / config.scaling_factor
+    return latent_NCHW + config.shift_factor if config.get("shift_factor") else latent_NCHW
+
+
+def scaled(vae, latent_NCHW: torch.Tensor) -> torch.Tensor:
+    """Latents as the U-Net sees them, of those that the autoencoder itself makes: the inverse of `unscaled`."""
+    config = vae.config
+    if _has_units(config):
+        mean_1C11, std_1C11 = _units(config, latent_NCHW)
+        return (latent_NCHW - mean_1C11) * config.scaling_factor / std_1C11
+    return (latent_NCHW - (config.get("shift_factor") or 0)) * config.scaling_factor
+
+
+def _has_units(config) -> bool:
+    """Whether the autoencoder has a mean and a spread for each channel, which go before the shift."""
+    return config.get("latents_mean") is not None and config.get("latents_std") is not None
+
+
+def _units(config, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Mean and spread (1, C, 1, 1) of its channels."""
+    return tuple(torch.tensor(each).view(1, -1, 1, 1).to(like) for each in (config.latents_mean, config.latents_std))

@@ -24,6 +24,7 @@ from mcts_ray.checks import (
     needs_scenes,
 )
 from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.reward.lrm.layout import read_json
 
 GROUP = 16  # prompts whose images are made together
 MARGIN = 0.25  # of the scores' standard deviation within prompts: images closer than that are a tie
@@ -53,7 +54,8 @@ def run(
 
     prompts: None for the training prompts of scenes, medium and hard in turn. count: the first of them only. renders: for scenes, that
     many further captions whose images are rendered, facts right and wrong. The same call goes on where an earlier one was cut off, and
-    one with more of either adds to it. Raises ValueError with one sentence for what cannot be, before anything heavy is loaded.
+    one with more of either adds to it. Raises ValueError with one sentence for what cannot be, before anything heavy is loaded, and where
+    the reward scores no image of a whole group of prompts.
     """
     reward = default_reward(model, reward)
     texts = list(_training_prompts(model) if prompts is None else prompts)[:count]
@@ -96,7 +98,7 @@ def run(
 
 def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Callable[[int, int], None]) -> None:
     """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
-    done = {record["prompt"] for record in scores_of(out)}
+    done = {record["prompt"] for record in scores_of(out) if record["scores"]}
     missing = [text for text in dict.fromkeys(texts) if text not in done]
     make = load() if missing else None
     for at in range(0, len(missing), GROUP):
@@ -106,7 +108,7 @@ def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int
 
 
 def pair_up(records: Sequence[dict]) -> list[dict]:
-    """All pairs within each prompt, as lines of a manifest; a tie where scores differ by less than `MARGIN` standard deviations.
+    """All pairs within each prompt, as lines of a manifest; a tie where scores differ by no more than `MARGIN` standard deviations.
 
     The standard deviation is that within prompts, pooled over all of them, so that a prompt whose images are all alike gives ties.
     """
@@ -138,10 +140,10 @@ def _rendered(count: int, seed: int) -> list[str]:
 
 
 def _open(out: Path, depends: dict) -> None:
-    """Make the folder; ValueError if it holds images that were made in another way."""
+    """Make the folder; ValueError if it holds images that were made in another way, or does not tell in which."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     file = out / "collect.json"
-    if file.is_file() and (before := json.loads(file.read_text())) != depends:
+    if file.is_file() and (before := read_json(str(out), file)) != depends:
         what = ", ".join(name for name in depends if before.get(name) != depends[name])
         raise ValueError(f"{out} holds images that were made with another {what}; collect into another folder")
     file.write_text(json.dumps(depends, indent=2) + "\n")
@@ -149,10 +151,8 @@ def _open(out: Path, depends: dict) -> None:
 
 def scored(folder: Path, **trajectories: str) -> list[dict]:
     """The records of `scores_of`; ValueError if there are none, or made with another `model` or `reward` than some trajectories."""
-    try:
-        made, records = json.loads((folder / "collect.json").read_text(encoding="utf-8")), scores_of(folder)
-    except (OSError, json.JSONDecodeError):
-        made, records = {}, []
+    file = folder / "collect.json"
+    made, records = (read_json(str(folder), file), scores_of(folder)) if file.is_file() else ({}, [])
     for name, theirs in trajectories.items() if made else ():
         if made.get(name) != theirs:
             raise ValueError(f"the images in {folder} are of {name} {made.get(name)}, the trajectories of {theirs}; make others")
@@ -162,15 +162,32 @@ def scored(folder: Path, **trajectories: str) -> list[dict]:
 
 
 def scores_of(out: Path) -> list[dict]:
-    """A record for each prompt: it, the files of its images, and their scores."""
+    """A record for each prompt: it, the files of its images, and their scores. ValueError naming a line that holds none."""
     file = out / "scores.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    if not file.is_file():
+        return []
+    return [_record(line, f"line {number} of {file}") for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)]
+
+
+def _record(line: str, where: str) -> dict:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not {"prompt", "images", "scores"} <= set(record):
+        raise ValueError(f"{where} holds no prompt with images and scores; collect into another folder")
+    return record
 
 
 def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
-    """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again."""
+    """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again.
+
+    A prompt without a score is left out, so that it is tried again.
+    """
     records = scores_of(out)
     for prompt, images, scores in zip(group, images_PNHWC, score_PN, strict=True):
+        if not np.isfinite(scores).any():
+            continue
         names = [f"images/{len(records):05d}-{index:02d}.png" for index in range(len(images))]
         for name, image in zip(names, images):
             Image.fromarray(image).save(out / name)

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mcts_ray.diffusion.quiet import quiet
-from mcts_ray.reward.lrm.layout import Layout, read_json
-from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, without_up_path
+from mcts_ray.reward.lrm.layout import Layout, check_latents, read_json
+from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, check_encoders, without_up_path
 
 State = dict[str, torch.Tensor]
 PUBLISHED_SCALING = {"sd": 0.18215, "sdxl": 0.13025}  # of the autoencoders that the published models were trained on
@@ -54,18 +54,20 @@ def _plain(config: Mapping) -> dict:
 def _own(layout: Layout, pipe) -> LatentRewardModel:
     config = layout.config
     check_fits(layout.name, config["family"], config["latents"]["channels"], config["latents"]["scaling_factor"], pipe)
-    model = _empty(config["unet"], config["text_encoder"], config.get("text_encoder_2"), config["enhancement"])
-    return _fill(layout, model, load_file(layout.path / "model.safetensors"))
+    texts = [config[name] for name in ("text_encoder", "text_encoder_2") if name in config]
+    model = _empty(f"config.json of {layout.name}", config["unet"], *texts, enhancement=config["enhancement"])
+    return _fill(layout, model, _weights(layout.name, layout.path / "model.safetensors"))
 
 
 def _flat(layout: Layout, pipe) -> LatentRewardModel:
     state = _weights(layout.name, layout.path)
     family = "sdxl" if any(name.startswith("text_encoder_2.") for name in state) else "sd"
-    if "visual_projection.weight" not in state or "unet.conv_in.weight" not in state:
+    if any(getattr(state.get(name), "ndim", 0) < 2 for name in ("visual_projection.weight", "unet.conv_in.weight")):
         raise ValueError(f"{layout.name} holds no latent reward model: no weights named visual_projection and unet")
     check_fits(layout.name, family, state["unet.conv_in.weight"].shape[1], PUBLISHED_SCALING[family], pipe)
-    second = pipe.text_encoder_2.config.to_dict() if family == "sdxl" else None
-    return _fill(layout, _empty(dict(pipe.unet.config), pipe.text_encoder.config.to_dict(), second), state)
+    encoders = [pipe.text_encoder, pipe.text_encoder_2] if family == "sdxl" else [pipe.text_encoder]
+    texts = [encoder.config.to_dict() for encoder in encoders]
+    return _fill(layout, _empty("the generator", dict(pipe.unet.config), *texts), state)
 
 
 def _published(layout: Layout, pipe) -> LatentRewardModel:
@@ -73,12 +75,10 @@ def _published(layout: Layout, pipe) -> LatentRewardModel:
     config = read_json(layout.name, layout.path / "unet" / "config.json")
     check_fits(layout.name, family, config.get("in_channels", 4), PUBLISHED_SCALING[family], pipe)
     small = _small(layout)
-    encoders = [_text_encoder(layout, "text_encoder", CLIPTextModel)]
-    encoders += [_text_encoder(layout, "text_encoder_2", CLIPTextModelWithProjection)] if family == "sdxl" else []
-    model = LatentRewardModel(_empty_unet(config), *encoders)
-    state = {f"unet.{name}": value for name, value in _folder_weights(layout, "unet").items()}
-    for name, encoder in _text_encoders(model).items():
-        state |= {f"{name}.{key}": value for key, value in encoder.state_dict().items()}
+    encoders = ["text_encoder", "text_encoder_2"][: 2 if family == "sdxl" else 1]
+    texts = [read_json(layout.name, layout.path / name / "config.json") for name in encoders]
+    state = {f"{part}.{key}": value for part in ("unet", *encoders) for key, value in _folder_weights(layout, part).items()}
+    model = _empty(f"a config.json in unet/ or a text encoder of {layout.name}", config, *texts)
     return _fill(layout, model, state | small)
 
 
@@ -89,8 +89,10 @@ def _small(layout: Layout) -> State:
     for name, value in nested.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}.{key}": weight for key, weight in value.items()}
+        elif isinstance(value, (int, float)) or (name == "logit_scale" and torch.is_tensor(value) and value.numel() == 1):
+            flat[name] = torch.tensor(float(value))
         else:
-            flat[name] = torch.as_tensor(value, dtype=torch.float32).reshape(())
+            flat[name] = value
     return flat
 
 
@@ -101,16 +103,15 @@ def _weights(source: str, path: Path) -> dict:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip have errors of their own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{path.name} of {source} cannot be read: {reason}") from None
-    if not isinstance(state, Mapping):
+        raise ValueError(f"{path.name} of {source} cannot be read: {_reason(error)}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path.name} of {source} cannot be read: it holds no named weights")
     return dict(state)
 
 
 def _folder_weights(layout: Layout, name: str) -> State:
-    """All weights in a folder as diffusers saves it: one file or shards, safetensors or older."""
-    for pattern in ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin"):
+    """All weights in a folder as diffusers or transformers saves it: one file or shards, safetensors or older."""
+    for pattern in ("diffusion_pytorch_model*.safetensors", "model*.safetensors", "diffusion_pytorch_model*.bin", "pytorch_model*.bin"):
         paths = sorted((layout.path / name).glob(pattern))
         full = [path for path in paths if ".fp16." not in path.name] or paths
         if full:
@@ -118,19 +119,21 @@ def _folder_weights(layout: Layout, name: str) -> State:
     raise ValueError(f"the latent reward model {layout.name} has no weights in {name}/")
 
 
-def _text_encoder(layout: Layout, name: str, kind: type):
+def _empty(
+    where: str, unet: dict, text_encoder: dict, text_encoder_2: dict | None = None, enhancement: float = ENHANCEMENT
+) -> LatentRewardModel:
+    """A model of these shapes whose weights are still to be filled. where: what describes them; ValueError if they are no networks."""
     try:
-        return kind.from_pretrained(layout.path, subfolder=name)
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{name} of {layout.name} cannot be loaded: {reason}") from None
+        encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
+        encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
+        return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
+    except Exception as error:  # diffusers, transformers and torch have no common one for a configuration that is none
+        raise ValueError(f"{where} describes no networks of a latent reward model: {_reason(error)}") from None
 
 
-def _empty(unet: dict, text_encoder: dict, text_encoder_2: dict | None, enhancement: float = ENHANCEMENT) -> LatentRewardModel:
-    """A model of these shapes whose weights are still to be filled."""
-    encoders = [CLIPTextModel(CLIPTextConfig(**text_encoder))]
-    encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
-    return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _empty_unet(config: dict) -> UNet2DConditionModel:
@@ -139,17 +142,21 @@ def _empty_unet(config: dict) -> UNet2DConditionModel:
 
 
 def _fill(layout: Layout, model: LatentRewardModel, state: State) -> LatentRewardModel:
-    """The model with the weights of `state`, whatever else that holds; ValueError if one is missing or of another shape."""
+    """The model with the weights of `state`, whatever else that holds; ValueError if one is missing, of another shape, or not finite."""
     expected = model.state_dict()
     names = {_published_name(name, model): name for name in expected}
     found = {names.get(name, name): value for name, value in state.items() if name in names or name in expected}
     missing = [name for name in expected if name not in found]
     if missing:
         raise ValueError(f"the latent reward model {layout.name} lacks {len(missing)} of its weights, the first being {missing[0]}")
-    wrong = [name for name in found if found[name].shape != expected[name].shape]
-    if wrong:
-        shapes = f"{tuple(found[wrong[0]].shape)} where its networks have {tuple(expected[wrong[0]].shape)}"
-        raise ValueError(f"the latent reward model {layout.name} has {wrong[0]} of shape {shapes}")
+    for name, value in found.items():
+        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+            raise ValueError(f"the latent reward model {layout.name} has no tensor of floating-point numbers as its {name}")
+        if value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)} where its networks have {tuple(expected[name].shape)}"
+            raise ValueError(f"the latent reward model {layout.name} has {name} of shape {shapes}")
+        if not value.isfinite().all():
+            raise ValueError(f"the latent reward model {layout.name} has weights in {name} that are not finite; use another copy of it")
     model.load_state_dict(found, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -170,19 +177,9 @@ def _text_encoders(model: LatentRewardModel) -> dict[str, nn.Module]:
 
 def check_fits(name: str, family: str, channels: int, scaling_factor: float, pipe) -> None:
     """ValueError unless a model of this family and these latents can score those of `pipe`."""
-    words = {"sd": "Stable Diffusion 1.x/2.x", "sdxl": "SDXL"}
-    theirs = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl"
-    if family != theirs:
-        raise ValueError(
-            f"the latent reward model {name} is for {words[family]}, and the generator is of the family {words[theirs]}; "
-            "choose one that is for its latents"
-        )
-    vae = pipe.vae.config
-    if channels != vae.latent_channels:
-        raise ValueError(
-            f"the latent reward model {name} reads latents of {channels} channels, and the generator's have {vae.latent_channels}; "
-            "choose one that is for its latents"
-        )
+    theirs, vae = "sd" if getattr(pipe, "text_encoder_2", None) is None else "sdxl", pipe.vae.config
+    check_latents(name, (family, channels), (theirs, vae.latent_channels))
+    check_encoders(pipe)
     if abs(scaling_factor - vae.scaling_factor) > 1e-3 * scaling_factor:
         raise ValueError(
             f"the latent reward model {name} was trained on another autoencoder (scaling factor {scaling_factor:g}, the generator's "

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mcts_ray.diffusion.adapters.vae import scaled
 from mcts_ray.reward.lrm.pairs import Pairs, decode, digest, rows
 
 PIXELS = 2**18  # per call of the encoder: one image of 512 x 512, 64 of 64 x 64
@@ -51,8 +52,7 @@ def _encode_all(pairs: Pairs, vae, size: tuple[int, int], path: Path, report: Ca
 def encode(vae, images_NHWC: torch.Tensor) -> torch.Tensor:
     """uint8 images as scaled latents (N, C, H, W) fp32."""
     x_NCHW = images_NHWC.to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
-    mode_NCHW = vae.encode(x_NCHW).latent_dist.mode().float()
-    return (mode_NCHW - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+    return scaled(vae, vae.encode(x_NCHW).latent_dist.mode().float())
 
 
 def _distinct(pairs: Pairs, size: tuple[int, int]) -> Iterator[np.ndarray]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
+FAMILIES = {"sd": "Stable Diffusion 1.x/2.x", "sdxl": "SDXL"}
 FLAT = (".pt", ".pth", ".bin", ".safetensors")
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?P<path>(/[\w.-]+)*)")
 _TIMEOUT = 10  # seconds for the hub to answer
@@ -50,18 +52,47 @@ def find(source: str) -> Layout:
     return Layout(source, "published", path)
 
 
+def check_latents(name: str, ours: tuple[str, int], theirs: tuple[str, int]) -> None:
+    """ValueError unless a model of this family and this number of latent channels can score the latents of a generator of those."""
+    if ours[0] != theirs[0]:
+        raise ValueError(
+            f"the latent reward model {name} is for {FAMILIES[ours[0]]}, and the generator is of the family {FAMILIES[theirs[0]]}; "
+            "choose one that is for its latents"
+        )
+    if ours[1] != theirs[1]:
+        raise ValueError(
+            f"the latent reward model {name} reads latents of {ours[1]} channels, and the generator's have {theirs[1]}; "
+            "choose one that is for its latents"
+        )
+
+
 def _own_config(source: str, path: Path) -> dict:
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
             raise ValueError(f"the latent reward model {source} has no {name}")
     config = read_json(source, path / "config.json")
-    missing = [name for name in ("family", "unet", "text_encoder", "latents") if name not in config]
-    if config.get("kind") != "lrm" or missing:
+    if config.get("kind") != "lrm":
         raise ValueError(
             f"config.json of {source} describes no latent reward model (its kind is {config.get('kind')!r}); "
             "train one with mcts-ray train reward --kind lrm"
         )
+    latents = config["latents"] if isinstance(config.get("latents"), dict) else {}
+    parts = {
+        "family": config.get("family") in [*FAMILIES],
+        **{name: isinstance(config.get(name), dict) for name in ("unet", "text_encoder", "latents")},
+        "enhancement": _is_number(config.get("enhancement")),
+        "latents.channels": _is_number(latents.get("channels")),
+        "latents.scaling_factor": _is_number(latents.get("scaling_factor")),
+    }
+    wrong = [name for name, fits in parts.items() if not fits]
+    if wrong:
+        train = "train one with mcts-ray train reward --kind lrm"
+        raise ValueError(f"config.json of {source} has no {wrong[0]} of a latent reward model; {train}")
     return config
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value)
 
 
 def _check_published(source: str, path: Path) -> None:

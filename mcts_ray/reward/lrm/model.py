@@ -70,7 +70,9 @@ class LatentRewardModel(nn.Module):
         """To be trained: copies of the generator's own U-Net and text encoder(s), in fp32.
 
         The text projection starts as the identity, as far as it is square, since a generator ships none; the visual one at random.
+        Raises ValueError for an SDXL generator that lacks its first text encoder.
         """
+        check_encoders(pipe)
         parts = (pipe.unet, pipe.text_encoder, getattr(pipe, "text_encoder_2", None))
         model = cls(*(copy.deepcopy(part) for part in parts), enhancement=enhancement).float()
         nn.init.normal_(model.visual_projection.weight, std=model.visual_projection.in_features**-0.5)
@@ -131,6 +133,12 @@ class LatentRewardModel(nn.Module):
             x_Nchw, residuals = _run(block, x_Nchw, emb, states_NLD)
             yield residuals[len(block.resnets) - 1]
         yield _run(unet.mid_block, x_Nchw, emb, states_NLD)
+
+
+def check_encoders(pipe) -> None:
+    """ValueError for an SDXL generator with its second text encoder alone, where the model needs both."""
+    if pipe.text_encoder is None:
+        raise ValueError("a latent reward model needs both text encoders of SDXL; choose a generator that has more than the second")
 
 
 def _run(block: nn.Module, x_Nchw: torch.Tensor, emb: torch.Tensor, states_NLD: torch.Tensor):

@@ -139,9 +139,12 @@ def _record(line: str, where: str) -> dict:
 
 def _file(read: Callable[[str], bytes], name: str, where: str) -> bytes:
     try:
-        return _checked(read(name), where)
+        data = read(name)
     except OSError as error:
         raise ValueError(f"{where} names the image {name}, which cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a name with a NUL
+        raise ValueError(f"{where} names the image {name!r}, which can be no file's name ({error})") from None
+    return _checked(data, where)
 
 
 def _checked(data: bytes, where: str) -> bytes:
@@ -160,17 +163,23 @@ def _parquet(file: Path) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(file)
     except (ArrowException, OSError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{file} is no Parquet file: {reason}") from None
+        raise ValueError(f"{file} is no Parquet file: {_reason(error)}") from None
     present = table.schema_arrow.names
     columns = next((names for names in NAMES if set(names) <= set(present)), None)
     if columns is None:
         raise ValueError(f"{file} has the columns {', '.join(present)}; it needs {', '.join(NAMES[0])}, or {', '.join(NAMES[1])}")
     number = 0
-    for batch in table.iter_batches(BATCH, columns=list(columns)):
-        for values in batch.to_pylist():
-            number += 1
-            yield _row([values[name] for name in columns], columns, f"row {number} of {file}")
+    try:
+        for batch in table.iter_batches(BATCH, columns=list(columns)):
+            for values in batch.to_pylist():
+                number += 1
+                yield _row([values[name] for name in columns], columns, f"row {number} of {file}")
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged behind row {number}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _row(values: list, columns: tuple[str, ...], where: str) -> Row:

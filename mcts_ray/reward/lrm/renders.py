@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mcts_ray.reward.base import finite_scores
 from mcts_ray.reward.resolve import resolve_reward
 from mcts_ray.scenes.grammar import parse
 from mcts_ray.scenes.render import to_arrays
@@ -33,11 +34,14 @@ class Renderer:
         self._reward = resolve_reward(reward, device)
 
     def __call__(self, prompts: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` images of each caption, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none."""
+        """`count` images of each caption, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none.
+
+        ValueError if there is none at all.
+        """
         key = hashlib.blake2b("\n".join(prompts).encode(), digest_size=8).digest()
         rng = np.random.default_rng([seed, 22, int.from_bytes(key, "big")])
         texts = [prompt for prompt in prompts for _ in range(count)]
         scenes = corrupt(to_arrays([parse(text) for text in texts]), rng)
         images_NHWC = (soil(scenes, rng) * 255 + 0.5).astype(np.uint8)
-        scores = [np.nan if one.score is None else one.score for one in self._reward.score(images_NHWC, texts)]
-        return images_NHWC.reshape(len(prompts), count, *images_NHWC.shape[1:]), np.array(scores).reshape(len(prompts), count)
+        scores = finite_scores(self._reward.score(images_NHWC, texts))
+        return images_NHWC.reshape(len(prompts), count, *images_NHWC.shape[1:]), scores.reshape(len(prompts), count)

@@ -16,6 +16,7 @@ from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.diffusion.resolve import Model
+from mcts_ray.reward.base import finite_scores
 from mcts_ray.reward.resolve import resolve_reward
 from mcts_ray.search.base import Edge, Setting, Work
 from mcts_ray.search.ids import child_id, jump_id
@@ -34,7 +35,7 @@ class Sampler:
     def __call__(self, prompts: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """`count` images of each prompt, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none.
 
-        An image hangs on `seed`, its prompt and its number alone.
+        ValueError if there is none at all. An image hangs on `seed`, its prompt and its number alone.
         """
         ids = [f"{seed}/{prompt}/{n}" for prompt in prompts for n in range(count)]
         texts = [prompt for prompt in prompts for _ in range(count)]
@@ -46,8 +47,7 @@ class Sampler:
                     raise RuntimeError(f"a sample failed: {walked.error}")
                 latents[walked.work.id] = walked.latent
         images_NHWC = self._decoder.decode(torch.stack([latents[id] for id in ids]))
-        scored = self._reward.score(images_NHWC, texts)
-        scores = np.array([np.nan if one.score is None else one.score for one in scored])
+        scores = finite_scores(self._reward.score(images_NHWC, texts))
         shape = (len(prompts), count)
         return images_NHWC.reshape(*shape, *images_NHWC.shape[1:]), scores.reshape(shape)
 

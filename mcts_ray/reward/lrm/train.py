@@ -23,7 +23,7 @@ from mcts_ray.reward.lrm.accuracy import accuracies
 from mcts_ray.reward.lrm.data import Data, bradley_terry, ranked_right
 from mcts_ray.reward.lrm.files import write
 from mcts_ray.reward.lrm.latents import encoded
-from mcts_ray.reward.lrm.model import LatentRewardModel
+from mcts_ray.reward.lrm.model import LatentRewardModel, check_encoders
 from mcts_ray.reward.lrm.pairs import Pairs, read_pairs
 from mcts_ray.reward.lrm.words import Words
 
@@ -63,6 +63,7 @@ def run(
     kept, held = split(pairs)
     found = resolve_model(model)
     pipe = load_pipeline(found, device)
+    check_encoders(pipe)  # before the images are encoded
     recipe = recipe or _recipe(found, pipe)
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     levels = levels or (LEVELS_OF_SCENES if found.name == "scenes" else LEVELS)
@@ -84,12 +85,17 @@ def run(
 
 
 def split(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pairs to train on, and of those of a tenth of the prompts, which are held out; the same for every seed."""
+    """Indices of the pairs to train on, and of those of a tenth of the prompts, which are held out; the same for every seed.
+
+    ValueError for pairs of one prompt only, or if all to train on are ties.
+    """
     count = len(pairs.prompts)
     if count < 2:
         raise ValueError(f"{pairs.path} has pairs of one prompt only; training holds prompts out and needs at least two")
     order = np.random.default_rng(0).permutation(count)
     held = np.isin(pairs.prompt_P, order[: max(1, round(HELD_OUT * count))])
+    if (pairs.label_P[~held] == 0.5).all():
+        raise ValueError(f"{pairs.path} has only ties to train on, from which nothing can be learned; give pairs with a better image")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -111,6 +111,9 @@ def load_head(source: str, adapter) -> ValueHead:
     except (OSError, SafetensorError, RuntimeError) as error:  # the file is missing or cut off, or its tensors are others
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"step_model {folder} holds no value head that can be read: model.safetensors: {reason}") from None
+    wrong = [name for name, value in network.state_dict().items() if not value.isfinite().all()]
+    if wrong:
+        raise ValueError(f"step_model {folder} holds no value head that can be used: the weights in {wrong[0]} are not finite")
     return ValueHead(network.to(adapter.device), config)
 
 

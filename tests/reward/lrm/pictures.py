@@ -32,13 +32,13 @@ def write_folder(folder: Path, rows: list[tuple[str, bytes, bytes, float]]) -> P
     return folder
 
 
-def write_parquet(path: Path, rows: list[tuple], names=("prompt", "image_0", "image_1", "label_0")) -> Path:
-    """Rows as a Parquet file with columns of these names."""
+def write_parquet(path: Path, rows: list[tuple], names=("prompt", "image_0", "image_1", "label_0"), **options) -> Path:
+    """Rows as a Parquet file with columns of these names. options: of `pyarrow.parquet.write_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({name: list(column) for name, column in zip(names, zip(*rows))}), path)
+    pq.write_table(pa.table({name: list(column) for name, column in zip(names, zip(*rows))}), path, **options)
     return path
 
 

@@ -89,6 +89,20 @@ def save_published(pipe, folder: Path, seed: int = 1) -> dict:
     return heads(pipe, seed)
 
 
+def flat_state(pipe, seed: int = 1) -> dict[str, torch.Tensor]:
+    """The state dict of the module in one file, by the published names."""
+    small = heads(pipe, seed)
+    state = {f"unet.{name}": value for name, value in pipe.unet.state_dict().items()}
+    for encoder in ("text_encoder", "text_encoder_2"):
+        if hasattr(pipe, encoder):
+            for name, value in getattr(pipe, encoder).state_dict().items():
+                prefix = "" if name.startswith(("text_model", "text_projection")) else "text_model."
+                state[f"{encoder}.{prefix}{name}"] = value
+    state |= {f"{name}.weight": value["weight"] for name, value in small.items() if name != "logit_scale"}
+    state["logit_scale"] = torch.tensor(float(small["logit_scale"]))
+    return {name: value.contiguous() for name, value in state.items()}
+
+
 def adapter_of(pipe) -> SimpleNamespace:
     """What a step scorer needs of an adapter."""
     return SimpleNamespace(pipe=pipe, unet=pipe.unet, device=pipe.unet.device)

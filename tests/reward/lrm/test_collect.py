@@ -1,10 +1,12 @@
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mcts_ray.reward.lrm.collect import pair_up, run
+from mcts_ray.reward.lrm.collect import pair_up, run, scored, scores_of
 from mcts_ray.reward.lrm.pairs import read_pairs
 
 
@@ -45,6 +47,31 @@ def test_collected_pairs_are_pairs_and_go_on_where_they_stopped(tiny_folder, tmp
     }
     with pytest.raises(ValueError, match="made with another seed; collect into another folder"):
         collect(tiny_folder, parts, seed=1)
+
+
+def test_a_reward_that_scores_nothing_stops_the_collection_with_its_reason(tiny_folder, tmp_path, monkeypatch):
+    rewards = ModuleType("tests_of_rewards")
+    rewards.nothing = lambda images, prompts: [float("nan")] * len(prompts)
+    rewards.foxes = lambda images, prompts: [float(image.mean()) if "fox" in text else float("nan") for image, text in zip(images, prompts)]
+    monkeypatch.setitem(sys.modules, rewards.__name__, rewards)
+    out, options = tmp_path / "out", {"images": 2, "levels": 2, "device": "cpu"}
+    with pytest.raises(ValueError, match="none of 4 images has a score: reward 'tests_of_rewards:nothing' returned nan"):
+        run(str(tiny_folder), "tests_of_rewards:nothing", ["a fox", "a hen"], out, **options)
+    assert not (out / "scores.jsonl").exists()
+    run(str(tiny_folder), "tests_of_rewards:foxes", ["a hen", "a fox"], tmp_path / "foxes", **options)
+    assert [record["prompt"] for record in scores_of(tmp_path / "foxes")] == ["a fox"]  # the other is tried again
+    assert read_pairs(tmp_path / "foxes").prompts == ("a fox",)
+
+
+def test_broken_records_are_named(tiny_folder, tmp_path):
+    (tmp_path / "collect.json").write_text("{")
+    for use in (lambda: collect(tiny_folder, tmp_path), lambda: scored(tmp_path)):
+        with pytest.raises(ValueError, match=f"collect.json of {tmp_path} cannot be read: "):
+            use()
+    (tmp_path / "collect.json").unlink()
+    (tmp_path / "scores.jsonl").write_text('{"prompt": "a fox", "images": [], "scores": []}\n{"prompt"\n')
+    with pytest.raises(ValueError, match="line 2 of .*scores.jsonl holds no prompt with images and scores; collect into another"):
+        collect(tiny_folder, tmp_path)
 
 
 def test_a_generator_without_prompts_or_reward_of_its_own(tiny_folder, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_ray.reward.lrm.latents import encoded
+from mcts_ray.reward.lrm.latents import encode, encoded
 from mcts_ray.reward.lrm.pairs import read_pairs
 from tests.reward.lrm.pictures import png, write_folder
 from tests.tiny import tiny_pipeline
@@ -30,6 +30,17 @@ def test_latents_are_the_scaled_mode_and_are_made_once(vae, tmp_path, monkeypatc
     np.testing.assert_allclose(latents[1], expected[0].numpy(), atol=2e-3)
     monkeypatch.setattr(type(vae), "encode", lambda *_: pytest.fail("encoded again"))
     assert np.array_equal(encoded(pairs, vae, (32, 32), tmp_path / "out"), latents)
+
+
+@torch.no_grad()
+def test_latents_have_the_mean_and_the_spread_of_the_autoencoder():
+    vae = tiny_pipeline().vae.eval()
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = torch.tensor([0.5, -0.5, 0.25, 0.0]), torch.tensor([2.0, 1.0, 0.5, 3.0])
+    plain = encode(vae, images)
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    centre = mean.view(1, 4, 1, 1) * vae.config.scaling_factor
+    torch.testing.assert_close(encode(vae, images), (plain - centre) / std.view(1, 4, 1, 1))
 
 
 def test_images_of_other_sizes_are_scaled_and_cut(vae, tmp_path):

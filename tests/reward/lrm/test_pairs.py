@@ -67,6 +67,16 @@ def test_a_bad_row_of_parquet_is_named(tmp_path, row, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_a_parquet_file_damaged_inside_its_data_is_named_with_the_row_reached(tmp_path):
+    path = write_parquet(tmp_path / "pairs.parquet", ROWS, compression="none", use_dictionary=False)
+    data = path.read_bytes()
+    at = data.index(A) - 4  # the length of the first image
+    path.write_bytes(data[:at] + b"\xff\xff\xff\x7f" + data[at + 4 :])
+    with pytest.raises(ValueError, match="pairs.parquet is damaged behind row 0: ") as error:
+        read_pairs(path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -75,6 +85,7 @@ def test_a_bad_row_of_parquet_is_named(tmp_path, row, sentence):
         ({"prompt": "", "better": "0-better.png", "worse": "0-worse.png"}, "line 2 of .* needs a prompt"),
         ({"prompt": "a", "better": "0-better.png", "worse": "0-worse.png", "tie": "no"}, "a tie that is true or false"),
         ({"prompt": "a hen", "better": "0-better.png", "worse": "manifest.jsonl"}, "line 2 of .* has an image that is none"),
+        ({"prompt": "a hen", "better": "a\0b.png", "worse": "0-worse.png"}, r"line 2 of .* names the image 'a\\x00b.png', which can be no"),
         ("not json", "line 2 of .* is no pair"),
     ],
 )

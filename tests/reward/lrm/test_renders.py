@@ -28,7 +28,7 @@ def test_renders_join_the_pairs_without_the_generator(tmp_path, monkeypatch):
     import mcts_ray.reward.lrm.collect as module
 
     monkeypatch.setattr(module, "_training_prompts", lambda model: ["a red circle"])
-    (tmp_path / "scores.jsonl").write_text('{"prompt": "a red circle", "images": [], "scores": []}\n')  # sampled already
+    (tmp_path / "scores.jsonl").write_text('{"prompt": "a red circle", "images": ["one.png"], "scores": [1.0]}\n')  # sampled already
     lines = []
     run("scenes", None, None, tmp_path, images=2, renders=3, report=lines.append)
     pairs = read_pairs(tmp_path)

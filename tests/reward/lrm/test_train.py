@@ -113,6 +113,12 @@ def test_prompts_are_held_out_as_a_whole(folder, tmp_path):
         split(one)
 
 
+def test_ties_alone_are_refused(tmp_path):
+    ties = [(prompt, first, second, 0.5) for prompt, first, second, _ in light_pairs(4)]
+    with pytest.raises(ValueError, match="has only ties to train on, from which nothing can be learned"):
+        split(read_pairs(write_folder(tmp_path, ties)))
+
+
 def test_published_recipes():
     assert (SD.steps, SD.batch, SD.lr, SD.warmup, SD.weight_decay, SD.clip) == (4000, 128, 1e-5, 500, 0.3, 1.0)
     assert (SDXL.steps, SDXL.batch, SDXL.warmup) == (8000, 32, 1000)

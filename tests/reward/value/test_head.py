@@ -93,6 +93,15 @@ def test_a_folder_that_lacks_a_file_is_refused(adapter, saved, tmp_path):
             load(str(folder), adapter)
 
 
+def test_a_head_with_weights_that_are_not_finite_is_refused(adapter, saved):
+    head, folder = saved
+    head.network.head[-1].weight.data[0, 0] = float("nan")
+    head.save(folder)
+    with pytest.raises(ValueError, match="the weights in head.* are not finite") as error:
+        load(str(folder), adapter)
+    assert "\n" not in str(error.value)
+
+
 def test_the_same_generator_in_another_precision_fits_and_another_does_not(adapter, saved):
     head, _ = saved
     head.config.check(make_adapter(tiny_pipeline().to(torch.bfloat16)))
