@@ -108,6 +108,20 @@ def check_ige(model: str, config: SearchConfig) -> None:
         weights(config.ige_model or "scenes", config.ige_version)
 
 
+def collection_prompts(model: str, reward: object, prompts: Sequence[str] | None, count: int | None) -> list[str]:
+    """The first `count` prompts (None: all) to make training data for, each once, those of scenes in its own words; without any given
+    the training prompts of scenes. ValueError for another model without prompts, or prompts that cannot be."""
+    if prompts is None:
+        if model != "scenes":
+            raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
+        from mcts_ray.scenes.prompts import training_prompts
+
+        prompts = training_prompts()
+    texts = list(prompts)[:count]
+    check_prompts(texts, needs_scenes(model, reward))
+    return list(dict.fromkeys(map(canonical, texts) if model == "scenes" else texts))
+
+
 def check_size(reward: object, height: int, width: int) -> None:
     """The scorer of scenes reads images of one size only."""
     if needs_scenes("", reward):

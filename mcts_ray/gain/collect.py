@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcts_ray.checks import canonical, check_prompts, check_size, default_reward, needs_scenes
+from mcts_ray.checks import check_size, collection_prompts, default_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.reward.step import IN_ENGINE, find_step_model
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PER_SHARD = 16  # prompts
 LIMIT = 4.0  # GB of all shards
-SETS = ("medium", "hard")  # of scenes, taken in turn
 ROW = 4096  # bytes of a state beside its features, at most
 
 Report = Callable[[str], None]
@@ -59,9 +58,7 @@ def run(
 
     scale = scale or Scale()
     reward = default_reward(model, reward)
-    texts = list(_training_prompts(model) if prompts is None else prompts)[:count]
-    check_prompts(texts, needs_scenes(model, reward))
-    texts = list(dict.fromkeys(canonical(text) for text in texts) if model == "scenes" else dict.fromkeys(texts))
+    texts = collection_prompts(model, reward, prompts, count)
     found = resolve_model(model)
     size = image_size(found)
     check_size(reward, *size)
@@ -132,10 +129,3 @@ def _done(manifest: dict[str, Any]) -> int:
     """How many prompts are in the shards."""
     return sum(shard["prompts"] for shard in manifest["shards"])
 
-
-def _training_prompts(model: str) -> list[str]:
-    if model != "scenes":
-        raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
-    from mcts_ray.scenes.prompts import prompts
-
-    return [text for pair in zip(*(prompts(name, "train") for name in SETS), strict=True) for text in pair]

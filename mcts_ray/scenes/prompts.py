@@ -129,3 +129,8 @@ def _has_held_out(colour: np.ndarray, shape: np.ndarray, relation: np.ndarray) -
 def _scene(colour: np.ndarray, shape: np.ndarray, relation: np.ndarray) -> Scene:
     objects = tuple(Object(COLOURS[c], SHAPES[s]) for c, s in zip(colour, shape, strict=True) if c >= 0)
     return Scene(objects, tuple(RELATIONS[r] for r in relation if r >= 0))
+
+
+def training_prompts() -> list[str]:
+    """Those that training data of step models is made for: medium and hard in turn."""
+    return [text for pair in zip(*(prompts(name, "train") for name in ("medium", "hard")), strict=True) for text in pair]

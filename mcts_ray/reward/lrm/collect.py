@@ -16,20 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcts_ray.checks import (
-    canonical,
-    check_prompts,
-    check_size,
-    default_reward,
-    needs_scenes,
-)
+from mcts_ray.checks import check_size, collection_prompts, default_reward
+from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.reward.lrm.layout import read_json
 
 GROUP = 16  # prompts whose images are made together
 MARGIN = 0.25  # of the scores' standard deviation within prompts: images closer than that are a tie
-SETS = ("medium", "hard")  # of scenes, taken in turn
-GUIDANCE = {"scenes": 3.0}
 
 Report = Callable[[str], None]
 
@@ -58,9 +51,7 @@ def run(
     the reward scores no image of a whole group of prompts.
     """
     reward = default_reward(model, reward)
-    texts = list(_training_prompts(model) if prompts is None else prompts)[:count]
-    check_prompts(texts, needs_scenes(model, reward))
-    texts = [canonical(text) for text in texts] if model == "scenes" else texts
+    texts = collection_prompts(model, reward, prompts, count)
     if renders and model != "scenes":
         raise ValueError(f"only the model of scenes has renders, not {model}")
     if images < 2:
@@ -68,7 +59,7 @@ def run(
     found = resolve_model(model)
     height, width = image_size(found)
     check_size(reward, height, width)
-    guidance = GUIDANCE.get(model, 7.5) if guidance is None else guidance
+    guidance = SearchConfig(guidance=guidance).resolved(model == "scenes", (height, width), reward).guidance
     depends = {"model": model, "reward": reward, "images": images, "levels": levels, "guidance": guidance, "seed": seed}
     _open(out, depends)
     if threads:
@@ -122,13 +113,6 @@ def pair_up(records: Sequence[dict]) -> list[dict]:
             pairs.append({"prompt": record["prompt"], "better": better, "worse": worse, "tie": tie})
     return pairs
 
-
-def _training_prompts(model: str) -> list[str]:
-    if model != "scenes":
-        raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
-    from mcts_ray.scenes.prompts import prompts
-
-    return [text for pair in zip(*(prompts(name, "train") for name in SETS), strict=True) for text in pair]
 
 
 def _rendered(count: int, seed: int) -> list[str]:

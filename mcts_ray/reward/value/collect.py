@@ -9,13 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcts_ray.checks import (
-    canonical,
-    check_prompts,
-    check_size,
-    default_reward,
-    needs_scenes,
-)
+from mcts_ray.checks import check_size, collection_prompts, default_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
 
@@ -26,7 +20,6 @@ TRAJECTORIES = 8  # of each prompt
 GRID = 8  # patches along a side, to which larger maps are averaged
 SHARD = 64 * 2**20  # bytes
 LIMIT = 8.0  # GB of all shards
-SETS = ("medium", "hard")  # of scenes, taken in turn
 
 Report = Callable[[str], None]
 
@@ -58,7 +51,7 @@ def run(
     The same call goes on where an earlier one was cut off. Raises ValueError with one sentence for what cannot be.
     """
     reward = default_reward(model, reward)
-    texts = _texts(model, reward, prompts)[:count]
+    texts = collection_prompts(model, reward, prompts, count)
     found = resolve_model(model)
     size = image_size(found)
     check_size(reward, *size)
@@ -79,13 +72,6 @@ def run(
     states = trajectories * (len(set(at)) if at else min(STATES, levels))
     _collect(collector, manifest, out, _prompts_per_shard(collector.bytes_of_state, states, len(texts), limit, out), report)
     return out
-
-
-def _texts(model: str, reward: str, prompts: Sequence[str] | None) -> list[str]:
-    """The prompts, each once; those of scenes in its own words."""
-    texts = list(_training_prompts(model) if prompts is None else prompts)
-    check_prompts(texts, needs_scenes(model, reward))
-    return list(dict.fromkeys(map(canonical, texts) if model == "scenes" else texts))
 
 
 def _collect(collector: Collector, manifest: dict[str, Any], out: Path, per_shard: int, report: Report) -> None:
@@ -131,10 +117,3 @@ def _done(manifest: dict[str, Any]) -> int:
     """How many prompts are in the shards."""
     return sum(shard["prompts"] for shard in manifest["shards"])
 
-
-def _training_prompts(model: str) -> list[str]:
-    if model != "scenes":
-        raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
-    from mcts_ray.scenes.prompts import prompts
-
-    return [text for pair in zip(*(prompts(name, "train") for name in SETS), strict=True) for text in pair]

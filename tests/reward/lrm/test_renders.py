@@ -1,5 +1,7 @@
 """Rendered pairs are labelled by the reward, and mostly agree with the facts that were made wrong."""
 
+from importlib import import_module
+
 import numpy as np
 
 from mcts_ray.reward.lrm.collect import run
@@ -25,9 +27,7 @@ def test_images_differ_and_so_do_their_scores():
 
 
 def test_renders_join_the_pairs_without_the_generator(tmp_path, monkeypatch):
-    import mcts_ray.reward.lrm.collect as module
-
-    monkeypatch.setattr(module, "_training_prompts", lambda model: ["a red circle"])
+    monkeypatch.setattr(import_module("mcts_ray.scenes.prompts"), "training_prompts", lambda: ["a red circle"])
     (tmp_path / "scores.jsonl").write_text('{"prompt": "a red circle", "images": ["one.png"], "scores": [1.0]}\n')  # sampled already
     lines = []
     run("scenes", None, None, tmp_path, images=2, renders=3, report=lines.append)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mcts_ray.checks import collection_prompts
 from mcts_ray.reward.value import collect
 from mcts_ray.reward.value.data import read_manifest
+from mcts_ray.scenes.prompts import prompts
 from tests.reward.value.conftest import LEVELS, PROMPTS
 
 OPTIONS = {"trajectories": 4, "levels": LEVELS, "guidance": 2.0, "device": "cpu"}
@@ -81,7 +83,7 @@ def test_other_trajectories_are_not_mixed_in(collected, tiny_folder, tmp_path):
 
 
 def test_scenes_have_training_prompts_of_their_own():
-    from mcts_ray.scenes.prompts import prompts
-
-    chosen = collect._training_prompts("scenes")
+    chosen = collection_prompts("scenes", "scenes", None, None)
     assert set(chosen) == {*prompts("medium", "train"), *prompts("hard", "train")} and len(chosen) == 2000
+    assert collection_prompts("scenes", "scenes", None, 3) == chosen[:3]
+    assert collection_prompts("scenes", "scenes", ["A red ring", "a red ring"], None) == ["a red ring"]
