@@ -81,7 +81,11 @@ def _step_models() -> str:
     correlated = ", ".join(f"{spearman[level]:.2f}" for level in quarters)
     told, similarity = value["data"], ige["prediction"]["similarity"]["all"]
     rows = {
-        "lrm": (lrm["recipe"], f"{lrm['pairs']:,} pairs of {lrm['images']:,} images", f"pairs ranked right at 25, 50, 75 % of the way: {ranked}"),
+        "lrm": (
+            lrm["recipe"],
+            f"{lrm['pairs']:,} pairs of {lrm['images']:,} images",
+            f"pairs ranked right at 25, 50, 75 % of the way: {ranked}",
+        ),
         "value": (
             value["recipe"],
             f"{told['states']:,} states of {told['trajectories'] * told['prompts']:,} trajectories, and images made noisy anew",

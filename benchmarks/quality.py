@@ -5,9 +5,9 @@
 first: best-of-n, psp and mcts at 16 T on medium and hard test prompts. screen: every algorithm, both eta, at 8 T on hard
 validation prompts. main: psp and the best four of the screen at 2, 4, 8, 16 T on hard test prompts. schedulers: eta, schedules of
 phi, grids, T and order for best-of-n and mcts at 8 times 30 NFE, pruning: the rules of mcts at 16 T, both on hard validation
-prompts. scores: psp and mcts by each step score at 8 T on hard test prompts. Intervals are 95 % bootstrap intervals over prompts, seeds averaged within a prompt; `difference` is paired with the
-first arm. Resumable: runs/NAME holds what has ended, rows.csv and page.html of the study too; pools of finished samples are
-shared in runs/pools.
+prompts. scores: psp and mcts by each step score at 8 T on hard test prompts. Intervals are 95 % bootstrap intervals over prompts,
+seeds averaged within a prompt; `difference` is paired with the first arm. Resumable: runs/NAME holds what has ended, rows.csv and
+page.html of the study too; pools of finished samples are shared in runs/pools.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How well scores rank and predict, within prompts: prompts are never pooled, since differences between them are easy to see.
 
 Legend: P prompts (or parents), N samples of one (or children), M completions of a state or pairs, per function. A prompt of which a
-figure cannot be told (all targets equal) is NaN; equal scores of different targets tell nothing: 0. ValueError for input that is not finite.
+figure cannot be told (all targets equal) is NaN; equal scores of different targets tell nothing: 0. ValueError for input
+that is not finite.
 """
 
 from __future__ import annotations

@@ -45,9 +45,10 @@ def run(
 ) -> Path:
     """Walk `trajectories` trajectories of each prompt and write their states and rewards to `out` (`mcts_ray.reward.value.data`).
 
-    prompts: None for the training prompts of scenes, medium and hard in turn. count: the first of them only. levels: T. at: levels whose states are noted; None:
-    ten, one from each tenth of the levels, drawn for each prompt. taps: maps to note; None: those that suit the model. grid: patches
-    along a side to which larger maps are averaged. guidance: None for the model's own. limit: GB that may be written.
+    prompts: None for the training prompts of scenes, medium and hard in turn. count: the first of them only. levels: T. at: levels whose
+    states are noted; None: ten, one from each tenth of the levels, drawn for each prompt. taps: maps to note; None: those that suit
+    the model. grid: patches along a side to which larger maps are averaged. guidance: None for the model's own. limit: GB that may be
+    written.
     The same call goes on where an earlier one was cut off. Raises ValueError with one sentence for what cannot be.
     """
     reward = default_reward(model, reward)
