@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.reward.lrm.latents import encode
 from mcts_ray.scenes import parse, prompts, render, verify
 from mcts_ray.scenes.scorer import WEIGHTS, Scorer
+from mcts_ray.search import Setting
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,25 @@ def test_wording_does_not_change_the_search(searcher):
     plain, polite = (searcher(p, config) for p in ("a orange ring above a red cross", "An orange ring above a red cross."))
     assert plain.best == polite.best or plain.best.reward == polite.best.reward
     assert np.array_equal(plain.images[0], polite.images[0]) and polite.prompt.startswith("An")
+
+
+def test_the_value_head_tells_right_from_wrong_in_noise(searcher):
+    """Renders of a prompt's own scene against those of another prompt, both noised to half of the way."""
+    texts, level = prompts("hard", "validation")[:40], 15
+    images = torch.from_numpy(render([parse(text) for text in texts]))
+    denoiser = searcher.backend.denoiser
+    latents = torch.cat([encode(denoiser.adapter.pipe.vae, images)] * 2).detach()
+    states, _ = denoiser.levels(30).diffused(latents, [level] * 80)
+    settings = [Setting(text, guidance=3.0, levels=30, height=64, width=64) for text in texts + texts[1:] + texts[:1]]
+    head = denoiser.scorer("value", "scenes")
+    prediction = denoiser.denoise(states, [level] * 80, settings, head.taps)
+    scores = np.array(denoiser.score(head, states, prediction, [level] * 80, settings, range(80)))
+    assert np.mean(scores[:40] > scores[40:]) > 0.85
+
+
+@pytest.mark.parametrize("step_reward", ["x0", "lrm", "value"])
+def test_step_scores_have_calibrations_and_enter_the_tree_by_them(searcher, step_reward):
+    config = SearchConfig(algorithm="mcts", step_reward=step_reward, budget=60)
+    assert searcher.backend.plan(["a red ring"], config, "scenes").searches[0].tree.calibration
+    result = searcher("a red ring above a blue circle", config)
+    assert not result.errors and (result.ledger.decodes == len(result.finished)) == (step_reward != "x0")
