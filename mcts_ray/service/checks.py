@@ -34,7 +34,8 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
         check(model, request.config())
     check_size(reward, *image_size(models[model], request.height, request.width))
     budget = budget_of(request)
-    return request.model_copy(update={"model": model, "reward": reward, "budget": budget})
+    seconds = request.max_seconds or settings.max_seconds  # one that names none has the operator's
+    return request.model_copy(update={"model": model, "reward": reward, "budget": budget, "max_seconds": seconds})
 
 
 def budget_of(request: SearchRequest) -> int:

@@ -136,20 +136,57 @@ def test_the_shell_script_is_one():
     assert subprocess.run(["bash", "-n", str(DEPLOY / "slurm" / "search.sbatch")], capture_output=True).returncode == 0
 
 
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def home_of_its_own(tmp_path):
+    """The environment of a user who knows no cluster and no token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MCTS_RAY_"))}
+    temporary = Path("/tmp") / f"mv{os.getpid()}"
+    temporary.mkdir(exist_ok=True)
+    binaries = str(Path(sys.executable).parent)
+    path = f"{binaries}{os.pathsep}{kept['PATH']}"
+    return {**kept, "HOME": str(tmp_path), "RAY_TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "PATH": path}
+
+
+@pytest.mark.slow
+def test_a_search_runs_as_a_ray_job(tmp_path):
+    """`ray job submit -- mcts-ray search …` on a cluster with Ray's token authentication."""
+    env, port = {**home_of_its_own(tmp_path), "RAY_AUTH_MODE": "token"}, free_port()
+
+    def ray(*words):
+        done = subprocess.run(["ray", *words], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        return done.stdout + done.stderr
+
+    ray("get-auth-token", "--generate")
+    start = ["ray", "start", "--head", "--block", "--port", str(free_port()), "--num-cpus", "2"]
+    head = subprocess.Popen(
+        [*start, "--include-dashboard", "true", "--dashboard-port", str(port)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        search = ["mcts-ray", "search", "a cyan cross", "--levels", "4", "--budget", "8", "--out", str(tmp_path / "run"), "--json"]
+        deadline, said = time.monotonic() + 150, ""
+        while "succeeded" not in said:  # the head and its agent of jobs take some seconds
+            assert time.monotonic() < deadline and "failed" not in said, said
+            said = ray("job", "submit", "--address", f"http://127.0.0.1:{port}", "--", *search)
+        assert json.loads((tmp_path / "run" / "job.json").read_text()) and list((tmp_path / "run" / "images").iterdir())
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
 @pytest.mark.slow
 def test_the_serve_config_really_starts(tmp_path, tiny_folder):
     """By `serve run`, in a home of its own, with another port and model."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     config = yaml.safe_load((DEPLOY / "serve" / "config.yaml").read_text())
     config["http_options"]["port"] = port
     config["applications"][0]["args"] |= {"models": [str(tiny_folder)], "device": "cpu", "store": str(tmp_path / "jobs")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MCTS_RAY_"))}
-    temporary = Path("/tmp") / f"mv{os.getpid()}"
-    temporary.mkdir(exist_ok=True)
-    env = {**kept, "HOME": str(tmp_path), "MCTS_RAY_TOKEN": "t" * 20, "RAY_TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    env = {**home_of_its_own(tmp_path), "MCTS_RAY_TOKEN": "t" * 20}
     command = [str(Path(sys.executable).with_name("serve")), "run", str(tmp_path / "config.yaml")]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
