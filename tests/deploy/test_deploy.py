@@ -60,6 +60,7 @@ def commands():
 def test_the_launcher_file_meets_rays_schema():
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     config = yaml.safe_load((DEPLOY / "ray" / "aws-gpu.yaml").read_text())
+    assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"  # workers need it as the head does
     jsonschema.validate(config, schema)
     assert config["head_node_type"] in config["available_node_types"] and config["docker"]["image"].startswith(f"rayproject/ray:{RAY}-")
     with pytest.raises(jsonschema.ValidationError):
