@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.service.app import make_app
-from mcts_ray.service.checks import PLACES
+from mcts_ray.service.checks import PLACES, checked
 from mcts_ray.service.models import Job, SearchRequest
 from mcts_ray.service.runner import Lost
+from mcts_ray.service.settings import Settings
 
 PROMPT = "a red circle left of a blue square"
 ROUTES = {
@@ -165,6 +167,13 @@ def test_a_long_body_is_refused_before_it_is_read(make):
         assert answer.status_code == 413 and "longer than 2048 bytes" in answer.json()["detail"]
     assert submit(service).status_code == 202
     assert service.http.request("GET", "/v1/models", content=b" " * 4096).status_code == 200  # nobody reads it
+
+
+def test_a_search_that_names_no_time_has_the_operators():
+    models = {"scenes": resolve_model("scenes")}
+    for asked, allowed, got in ((None, 5.0, 5.0), (2.0, 5.0, 2.0), (None, None, None)):
+        request = SearchRequest(prompt=PROMPT, max_seconds=asked)
+        assert checked(request, models, Settings(max_seconds=allowed)).max_seconds == got
 
 
 def test_a_full_queue_says_when_to_come_again(make):
