@@ -13,7 +13,7 @@ from mcts_ray.diffusion.resolve import Model, latent_channels, resolve_model
 from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
 from mcts_ray.reward.lrm.layout import check_latents, find
-from mcts_ray.reward.step import SHIPPED, find_step_model, step_key
+from mcts_ray.reward.step import SHIPPED, find_step_model, place_of, step_key
 from mcts_ray.search import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def check_step_model(model: str, config: SearchConfig) -> None:
     """The network that scores states beside the denoiser must be there, if one is asked for."""
     if config.scores_in_engine:
         source = find_step_model(config.step_reward, model, config.step_model)
-        folder = SHIPPED / "lrm" if source == "scenes" else Path(source).expanduser()
+        folder = place_of(config.step_reward, source)
         if config.step_reward == "lrm" and (folder / "config.json").is_file():
             _check_lrm(str(folder), resolve_model(model))
 
@@ -157,7 +157,8 @@ def _calibration(config: SearchConfig, model: str) -> Calibration | None:
     if path is None or not (asked or path.is_file()):
         return None
     found = Calibration.load(path)
-    ours = {"step_reward": config.step_reward, "reward": config.reward, "model": _place(model), "guidance": _guidance(config, model)}
+    ours = {"step_reward": config.step_reward, "reward": config.reward, "model": _place(model)}
+    ours["guidance"] = config.own_guidance(model == "scenes")
     if config.scores_in_engine:
         ours["step_weights"] = step_key(config.step_reward, config.step_model or "scenes")
     theirs = {name: getattr(found, name) for name in ours} | {"model": _place(found.model)}
@@ -175,10 +176,6 @@ def _place(model: str) -> str:
     if model == "pipeline":  # as `Searcher` calls one
         return ""
     return str(Path(model).expanduser().resolve()) if model and Path(model).expanduser().is_dir() else model
-
-
-def _guidance(config: SearchConfig, model: str) -> float:
-    return config.resolved(model == "scenes", (0, 0), None).guidance
 
 
 def _beside(config: SearchConfig, model: str) -> Path | None:

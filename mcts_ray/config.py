@@ -392,3 +392,7 @@ class SearchConfig(BaseModel):
             "widen_a": 0.8 if self.algorithm in TREES else 0.5,
         }
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def own_guidance(self, scenes: bool) -> float:
+        """Its guidance; where none is set, that of the model."""
+        return self.resolved(scenes, (0, 0), None).guidance

@@ -76,7 +76,7 @@ class Design:
     @property
     def guidance(self) -> float:
         """That of its samples."""
-        return self.config(self.levels, 1).resolved(self.model == "scenes", (0, 0), self.reward).guidance
+        return self.config(self.levels, 1).own_guidance(self.model == "scenes")
 
     def step_weights(self, name: str) -> str:
         """What stands for the weights of a step score's model; "" where it has none in a file."""

@@ -128,4 +128,3 @@ def _plain(scale: Scale) -> dict[str, Any]:
 def _done(manifest: dict[str, Any]) -> int:
     """How many prompts are in the shards."""
     return sum(shard["prompts"] for shard in manifest["shards"])
-

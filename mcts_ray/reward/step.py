@@ -87,13 +87,13 @@ def load_scorer(kind: str, source: str, adapter) -> StepScorer:
     ValueError if nothing is there, or if it does not fit the adapter's model.
     """
     _check_there(kind, source)
-    path = _path(kind, source)
+    path = place_of(kind, source)
     return import_module(IN_ENGINE[kind]).load(str(path) if path.exists() else source, adapter)
 
 
 def step_weights(kind: str, source: str) -> list[Path]:
     """The files of weights of a step model on this machine, in order; of one from the hub none."""
-    path = _path(kind, source)
+    path = place_of(kind, source)
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".pt")) if path.is_dir() else []
@@ -111,13 +111,14 @@ def absolute(source: str) -> str:
     return str(path.absolute()) if source != "scenes" and path.exists() else source
 
 
-def _path(kind: str, source: str) -> Path:
+def place_of(kind: str, source: str) -> Path:
+    """Where a step model lies, if it is on this machine: "scenes" is the one shipped."""
     return SHIPPED / kind if source == "scenes" else Path(source).expanduser()
 
 
 def _check_there(kind: str, source: str) -> None:
     """A folder that holds something, or for lrm a file of weights or what may be a hub id."""
-    path = _path(kind, source)
+    path = place_of(kind, source)
     if path.is_dir() and any(path.iterdir()):
         return
     if source == "scenes":

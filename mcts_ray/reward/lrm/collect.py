@@ -59,7 +59,7 @@ def run(
     found = resolve_model(model)
     height, width = image_size(found)
     check_size(reward, height, width)
-    guidance = SearchConfig(guidance=guidance).resolved(model == "scenes", (height, width), reward).guidance
+    guidance = SearchConfig(guidance=guidance).own_guidance(model == "scenes")
     depends = {"model": model, "reward": reward, "images": images, "levels": levels, "guidance": guidance, "seed": seed}
     _open(out, depends)
     if threads:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mcts_ray.diffusion.quiet import quiet
-from mcts_ray.reward.lrm.layout import Layout, check_latents, read_json
+from mcts_ray.reward.lrm.layout import Layout, check_latents, read_json, reason
 from mcts_ray.reward.lrm.model import ENHANCEMENT, LatentRewardModel, check_encoders, without_up_path
 
 State = dict[str, torch.Tensor]
@@ -103,7 +103,7 @@ def _weights(source: str, path: Path) -> dict:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip have errors of their own
-        raise ValueError(f"{path.name} of {source} cannot be read: {_reason(error)}") from None
+        raise ValueError(f"{path.name} of {source} cannot be read: {reason(error)}") from None
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path.name} of {source} cannot be read: it holds no named weights")
     return dict(state)
@@ -128,12 +128,7 @@ def _empty(
         encoders += [CLIPTextModelWithProjection(CLIPTextConfig(**text_encoder_2))] if text_encoder_2 else []
         return LatentRewardModel(_empty_unet(unet), *encoders, enhancement=enhancement)
     except Exception as error:  # diffusers, transformers and torch have no common one for a configuration that is none
-        raise ValueError(f"{where} describes no networks of a latent reward model: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{where} describes no networks of a latent reward model: {reason(error)}") from None
 
 
 def _empty_unet(config: dict) -> UNet2DConditionModel:

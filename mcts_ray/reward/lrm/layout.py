@@ -91,6 +91,11 @@ def _own_config(source: str, path: Path) -> dict:
     return config
 
 
+def reason(error: Exception) -> str:
+    """The first line of what an error says, or its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and isfinite(value)
 

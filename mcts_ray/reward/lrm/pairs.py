@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mcts_ray.reward.lrm.layout import reason
+
 NAMES = (("prompt", "image_0", "image_1", "label_0"), ("caption", "jpg_0", "jpg_1", "label_0"))
 BATCH = 64  # rows of a Parquet file in memory at once
 
@@ -163,7 +165,7 @@ def _parquet(file: Path) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(file)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{file} is no Parquet file: {_reason(error)}") from None
+        raise ValueError(f"{file} is no Parquet file: {reason(error)}") from None
     present = table.schema_arrow.names
     columns = next((names for names in NAMES if set(names) <= set(present)), None)
     if columns is None:
@@ -175,11 +177,7 @@ def _parquet(file: Path) -> Iterator[Row]:
                 number += 1
                 yield _row([values[name] for name in columns], columns, f"row {number} of {file}")
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged behind row {number}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{file} is damaged behind row {number}: {reason(error)}") from None
 
 
 def _row(values: list, columns: tuple[str, ...], where: str) -> Row:

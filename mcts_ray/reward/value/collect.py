@@ -117,4 +117,3 @@ def _check_same(out: Path, before: dict[str, Any] | None, depends: dict[str, Any
 def _done(manifest: dict[str, Any]) -> int:
     """How many prompts are in the shards."""
     return sum(shard["prompts"] for shard in manifest["shards"])
-
