@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,6 +145,19 @@ def test_two_workers_spend_the_whole_budget_and_leave_nothing_behind(two, cluste
     assert seen[-1].nfe == sum(result.ledger.nfe for result in results) and seen[-1].running == 0
     census = in_flight(two, cluster)
     assert (census["searches"], census["out"], census["finished"]) == (0, 0, 0)
+
+
+def test_models_side_by_side_do_not_disturb_each_other(one, local, tiny_xl_folder):
+    """Two models on one cluster, each with its own denoiser and manager, searching at once: each gives its local tree."""
+    here = {"small": local(PROMPTS[0], CONFIG), "xl": Searcher.from_pretrained(str(tiny_xl_folder), device="cpu")(PROMPTS[0], CONFIG)}
+    with Searcher.from_pretrained(str(tiny_xl_folder), device="cpu", executor="ray", workers=1) as xl:
+        with ThreadPoolExecutor(2) as threads:
+            asked = {"small": threads.submit(one, PROMPTS[0], CONFIG), "xl": threads.submit(xl, PROMPTS[0], CONFIG)}
+            there = {name: future.result(timeout=300) for name, future in asked.items()}
+    for name in here:
+        assert there[name].tree == here[name].tree
+        assert [c.reward for c in there[name].finished] == [c.reward for c in here[name].finished]
+    assert here["small"].tree != here["xl"].tree
 
 
 def test_one_search_keeps_both_denoisers_at_work(two, cluster):
