@@ -3,8 +3,9 @@
     python -m benchmarks.parallel_loss [--prompts 160] [--seeds 2] [--times 16] [--in-flight 1 4 16 64] [--margin 0.1]
 
 mcts on hard validation prompts with the scenes model, in this process: a search is asked as long as it has fewer units out than its cap,
-and told in the order in which they end, as by a pool of denoisers. Its own bound, an eighth of the budget in NFE, is lifted
-(`in_flight_share` 1), but for the arm `default`, which has the settings of every search. sd: the within-prompt standard deviation of gold
+and told in the order in which they end, as by a pool of denoisers. As many searches run side by side as fill one batch, so that each has
+what it may have; `reached` is the mean number of units that were out when one was told. Its own bound, an eighth of the budget in NFE, is
+lifted (`in_flight_share` 1), but for the arm `default`, which has the settings of every search. sd: the within-prompt standard deviation of gold
 of single samples of the same prompts. `loss`: gold of one unit in flight minus gold of the arm, in sd, paired by prompt and seed, with a
 95 % bootstrap interval over prompts, seeds averaged. An arm holds if the upper end of its loss is below the margin; `cap`: the most in
 flight up to which all arms hold. Resumable: runs/parallel_loss-KEY holds the groups that have ended, KEY stands for weights and settings.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,12 @@ from benchmarks.common import ROOT, bars, interval, write
 from benchmarks.pool import key, sample, score
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.compare.figures import within_sd
+from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import write_json
 from mcts_ray.scenes import prompts
 from mcts_ray.scenes.scorer import Scorer
 
-LEVELS, GUIDANCE, GROUP = 30, 3.0, 40
+LEVELS, GUIDANCE, SINGLES = 30, 3.0, 40
 DEFAULT = "default"
 
 
@@ -37,25 +40,47 @@ def config(arm: str, times: int, seed: int) -> SearchConfig:
 
 
 def golds(searcher: Searcher, texts: list[str], arm: str, times: int, seed: int, folder: Path) -> list[dict]:
-    """A row for each prompt: gold and guide of the best image, and what it cost. Groups that are there already are read."""
+    """A row for each prompt: gold and guide of the best image, what it cost, and how many units were out. Groups that are there are read."""
+    asked = config(arm, times, seed)
+    plan = searcher.backend.plan(texts[:1], asked)
+    size = max(1, plan.batch_size // plan.config.in_flight)
     rows = []
-    for at in range(0, len(texts), GROUP):
-        group = texts[at : at + GROUP]
+    for at in range(0, len(texts), size):
+        group = texts[at : at + size]
         path = folder / f"{arm}-{times}x-{seed}-{at}-{len(group)}.json"
         if not path.exists():
-            results = searcher.many(group, config(arm, times, seed))
-            found = [{"gold": r.verdicts[0][0], "guide": r.best.reward, "nfe": r.ledger.nfe, "images": len(r.finished)} for r in results]
+            with tempfile.TemporaryDirectory() as runs:
+                outs = [Path(runs, str(index)) for index in range(len(group))]
+                results = searcher.many(group, asked, outs=outs)
+                out = [reached(read_journal(run)[1]) for run in outs]
+            found = [
+                {"gold": r.verdicts[0][0], "guide": r.best.reward, "nfe": r.ledger.nfe, "images": len(r.finished), "reached": mean}
+                for r, mean in zip(results, out, strict=True)
+            ]
             write_json(path, [{"prompt": text, **row} for text, row in zip(group, found, strict=True)])
-            print(f"{arm} in flight, seed {seed}: {at + len(group)} of {len(texts)} prompts", flush=True)
+            if (at + len(group)) % 20 == 0:
+                print(f"{arm} in flight, seed {seed}: {at + len(group)} of {len(texts)} prompts", flush=True)
         rows += json.loads(path.read_text(encoding="utf-8"))
     return rows
+
+
+def reached(records: list[dict]) -> float:
+    """How many units were out, on average, when one was told, itself included."""
+    out, seen = 0, []
+    for record in records:
+        if record["type"] == "ask":
+            out += 1
+        elif record["type"] == "tell":
+            seen.append(out)
+            out -= 1
+    return float(np.mean(seen))
 
 
 def single_sd(searcher: Searcher, texts: list[str], samples: int, folder: Path) -> float:
     """Within-prompt standard deviation of gold of single samples."""
     values = []
-    for at in range(0, len(texts), GROUP):
-        group = texts[at : at + GROUP]
+    for at in range(0, len(texts), SINGLES):
+        group = texts[at : at + SINGLES]
         path = folder / f"single-{samples}-{at}-{len(group)}.npz"
         if not path.exists():
             _, gold_PN, _ = score(sample(searcher, group, samples, LEVELS, GUIDANCE, seed=1000), group, Scorer.load())
@@ -105,7 +130,7 @@ def _figures(rows: list[list[dict]], reference: list[list[dict]], sd: float, mar
     value_SP, reference_SP = (np.array([[row["gold"] for row in seed] for seed in some]) for some in (rows, reference))
     loss = interval((reference_SP - value_SP).mean(0) / sd)
     found = {"gold": interval(value_SP.mean(0)), "loss": loss, "holds": bool(loss[2] < margin)}
-    return found | {name: round(float(np.mean([row[name] for seed in rows for row in seed])), 3) for name in ("guide", "nfe", "images")}
+    return found | {name: round(float(np.mean([row[name] for seed in rows for row in seed])), 3) for name in ("guide", "nfe", "images", "reached")}
 
 
 if __name__ == "__main__":
