@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from mcts_ray.tree.fuse import Offer
 from mcts_ray.tree.node import Node
@@ -36,10 +37,9 @@ def select(
         node = root
         while True:
             bonus = unit * math.sqrt(2 * math.log(node.visits + node.in_flight or 1))
-            arms = [arm for arm in node.arms if arm not in dead] if dead else node.arms
             if node.waiting and affordable(node):
                 return node
-            arm, bound = best_arm(arms, bonus)
+            arm, bound = best_arm(node.arms, bonus, dead)
             free = node.open and node.promised is None and (arm is None or node.fresh + bonus >= bound and widening.permits(node))
             widen = free and affordable(node)
             if offers and node.open and (offer := offers(node)) and affordable(node):
@@ -54,11 +54,11 @@ def select(
     return None
 
 
-def best_arm(arms: list[Node], bonus: float) -> tuple[Node | None, float]:
-    """The child with the highest upper bound, and that bound; `bonus` is beta s sqrt(2 ln (N_p + O_p))."""
+def best_arm(arms: list[Node], bonus: float, dead: AbstractSet[Node] = frozenset()) -> tuple[Node | None, float]:
+    """The child with the highest upper bound that is not `dead`, and that bound; `bonus` is beta s sqrt(2 ln (N_p + O_p))."""
     best, bound = None, -math.inf
     for arm in arms:
         upper = arm.value + bonus * arm.certainty
-        if upper > bound or (upper == bound and arm.id < best.id):
+        if (upper > bound or (upper == bound and arm.id < best.id)) and arm not in dead:
             best, bound = arm, upper
     return best, bound
