@@ -42,7 +42,7 @@ def config(arm: str, times: int, seed: int) -> SearchConfig:
 def golds(searcher: Searcher, texts: list[str], arm: str, times: int, seed: int, folder: Path) -> list[dict]:
     """A row for each prompt: gold and guide of the best image, what it cost, and how many units were out. Groups that are there are read."""
     asked = config(arm, times, seed)
-    plan = searcher.backend.plan(texts[:1], asked)
+    plan = searcher.backend.plan(texts[:1], asked, searcher.reward)
     size = max(1, plan.batch_size // plan.config.in_flight)
     rows = []
     for at in range(0, len(texts), size):
