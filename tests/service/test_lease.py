@@ -5,13 +5,16 @@ import subprocess
 import threading
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
 from mcts_ray.diffusion.resolve import resolve_model
-from mcts_ray.service import lease
+from mcts_ray.service import actor, lease
+from mcts_ray.service.errors import Unavailable
 from mcts_ray.service.jobs import Jobs
 from mcts_ray.service.lease import InUse, Lease
+from mcts_ray.service.observe import Meter
 from mcts_ray.service.settings import Settings
 from mcts_ray.service.store import JobStore
 from tests.service.asking import submit, until
@@ -132,3 +135,26 @@ def test_a_service_that_has_lost_its_store_stops_and_writes_nothing(make, held, 
     other.renew()
     other.release()
     service.open()
+
+
+def test_an_actor_that_was_refused_takes_the_store_once_it_is_free(tmp_path, held, monkeypatch):
+    monkeypatch.setattr(actor, "RayRunner", lambda settings: held)
+    monkeypatch.setattr(actor, "Meter", lambda ray: Meter())
+    monkeypatch.setattr(actor.logs, "set_up", lambda: None)
+    monkeypatch.setattr(actor.ray, "get_runtime_context", lambda: SimpleNamespace(get_actor_id=lambda: "me"))
+    other = elsewhere(JobStore(tmp_path))
+    other.take()
+
+    async def go():
+        threading.Timer(0.2, other.renew).start()
+        jobs = actor.JobsActor(Settings(store=str(tmp_path)))
+        with pytest.raises(InUse, match="is in use by the service at far"):
+            await jobs.ready()
+        threading.Timer(0.2, other.renew).start()
+        with pytest.raises(Unavailable, match="is in use by the service at far"):
+            await jobs.call("health")
+        other.release()
+        assert (await jobs.call("health")).running == 0
+        await jobs.call("close")
+
+    asyncio.run(go())
