@@ -49,6 +49,12 @@ class AtOnce:
     def goes_on(self, out: Path, budget: int) -> bool:
         return False
 
+    def spent(self, out: Path) -> int:
+        return 0
+
+    def found(self, out: Path) -> None:
+        return None
+
     def extend(self, out: Path, nfe: int) -> bool:
         return True
 

@@ -21,6 +21,7 @@ from mcts_ray.searcher import Searcher
 from mcts_ray.service.errors import ServiceError, Unavailable
 from mcts_ray.service.home import home, make_token
 from mcts_ray.service.jobs import Jobs
+from mcts_ray.service.lease import InUse, Lease
 from mcts_ray.service.observe import Meter
 from mcts_ray.service.runner import SearcherRunner
 from mcts_ray.service.settings import TOKEN, Settings
@@ -62,16 +63,31 @@ class JobsActor:
 
     async def call(self, method: str, *args: Any) -> Any:
         """A method of `Jobs`."""
-        return await getattr(await asyncio.shield(self._jobs), method)(*args)
+        return await getattr(await self._opened(), method)(*args)
+
+    async def _opened(self) -> Jobs:
+        """Once they are there. Where another service had the store that is tried again: it may have ended since."""
+        if self._jobs.done() and isinstance(self._jobs.exception(), InUse):
+            self._jobs = asyncio.create_task(self._open())
+        try:
+            return await asyncio.shield(self._jobs)
+        except InUse as error:
+            raise Unavailable(str(error), self.settings.retry_after) from error
 
     async def _open(self) -> Jobs:
         settings = self.settings
         models = {name: resolve_model(name) for name in settings.models}
         store = JobStore(settings.store or home() / "jobs", home() / "spool")
+        lease = Lease(store, ray.get_runtime_context().get_actor_id())  # which Ray gives it again when it restarts it
+        await asyncio.to_thread(lease.take)  # before models are loaded in vain
         runner = RayRunner(settings)
-        await asyncio.to_thread(runner.start)
-        jobs = Jobs(settings, store, runner, models, Meter(ray=True))
-        await jobs.start()
+        jobs = Jobs(settings, store, runner, models, Meter(ray=True), lease)
+        try:
+            await asyncio.to_thread(runner.start)
+            await jobs.start()
+        except BaseException:
+            runner.close()
+            raise
         return jobs
 
 

@@ -182,6 +182,8 @@ def result(
         if out is not None or not Path(found["run_dir"]).is_dir():
             found = fetch(client, job, out or Path("runs") / id)
     _print(found, as_json, _found(found))
+    if job.error:
+        _say(job.error)
     return int(not found["images"])
 
 

@@ -36,7 +36,7 @@ class Extension(Body):
 
     nfe: int = Field(
         ge=0,
-        description="NFE to add. A search that has ended is begun again with the sum; 0 does that for one that was cancelled or failed.",
+        description="NFE to add. A search that has ended goes on with the sum; 0 does that for one that was cancelled or failed.",
     )
 
 

@@ -15,6 +15,7 @@ from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import summary
 from mcts_ray.result import SearchFailed, SearchInterrupted, SearchResult
 from mcts_ray.search import ALGORITHMS
+from mcts_ray.search.base import Cost, Ledger
 from mcts_ray.searcher import Searcher
 from mcts_ray.service.models import SearchRequest
 
@@ -29,7 +30,8 @@ class Lost(RuntimeError):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job has ended: its status and error, the object of `search --json`, and seconds by phase, for the metrics."""
+    """How a job has ended: its status and error, the object of `search --json`, and seconds by phase since it was begun, for the metrics.
+    """
 
     status: str
     result: dict[str, Any] | None = None
@@ -44,10 +46,17 @@ class Runner(Protocol):
         """Load what is needed; blocks until it can search."""
 
     def run(self, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> Ended:
-        """Carry out a search, writing its run directory. Raises Lost where it may be begun again."""
+        """Carry out a search, writing its run directory; one that was finished there is not searched again. Raises Lost where it may be
+        begun again."""
 
     def goes_on(self, out: Path, budget: int) -> bool:
-        """Whether `run` with this budget goes on with what an unfinished search has left in `out`, rather than needs a new directory."""
+        """Whether `run` with this budget goes on with what a search has left in `out`, rather than needs a new directory."""
+
+    def spent(self, out: Path) -> int:
+        """NFE of the search in `out` so far, by its journal."""
+
+    def found(self, out: Path) -> dict[str, Any] | None:
+        """The object of `search --json` for what lies in `out`; None without an image."""
 
     def extend(self, out: Path, nfe: int) -> bool:
         """Let the search that writes to `out` spend more; False if it cannot."""
@@ -75,12 +84,14 @@ class SearcherRunner:
 
     def run(self, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> Ended:
         with self._turn:
-            searcher = self._searcher(request.model)
+            if _standing(out, request.budget) == "done":  # the service has died before it could say so
+                return Ended("done", self.found(out))
+            searcher, before = self._searcher(request.model), _ledger(out)
             self._out[out] = request.model
             try:
-                return _ended(self._search(searcher, request, out, on_progress))
+                return _ended(self._search(searcher, request, out, on_progress), before)
             except SearchInterrupted as interrupt:
-                return _ended(interrupt.results[0], cancelled=True)
+                return _ended(interrupt.results[0], before, cancelled=True)
             except SearchFailed as failure:
                 return Ended("failed", error=str(failure))
             except ActorsLost as error:
@@ -90,11 +101,21 @@ class SearcherRunner:
                 del self._out[out]
 
     def goes_on(self, out: Path, budget: int) -> bool:
-        return _unfinished(out, budget)
+        return _standing(out, budget) is not None
+
+    def spent(self, out: Path) -> int:
+        return _ledger(out).nfe
+
+    def found(self, out: Path) -> dict[str, Any] | None:
+        result = (_job(out) or {}).get("result")
+        return result if result and result["images"] else None
 
     def extend(self, out: Path, nfe: int) -> bool:
-        model, search = self._out.get(out), _search_id(out)
-        return model is not None and search is not None and self._searchers[model].backend.extend(search, nfe)
+        searcher, search = self._searchers.get(self._out.get(out, "")), _search_id(out)
+        try:
+            return searcher is not None and search is not None and searcher.backend.extend(search, nfe)
+        except RuntimeError:  # its actors have died
+            return False
 
     def census(self) -> list[dict[str, Any]]:
         return [s.backend.census() for s in list(self._searchers.values()) if hasattr(s.backend, "census")]
@@ -122,22 +143,52 @@ class SearcherRunner:
                 broken.close()
 
 
-def _ended(result: SearchResult, cancelled: bool = False) -> Ended:
-    seconds = {"denoise": result.ledger.denoiser_seconds, "score": result.scoring_seconds, "wall": result.ledger.seconds}
+def _ended(result: SearchResult, before: Ledger, cancelled: bool = False) -> Ended:
+    """before: what had been spent when it was begun."""
+    ledger = result.ledger
+    seconds = {"denoise": ledger.denoiser_seconds - before.denoiser_seconds, "wall": ledger.seconds - before.seconds}
+    seconds = {phase: max(0.0, spent) for phase, spent in {**seconds, "score": result.scoring_seconds}.items()}
     if cancelled:
         return Ended("cancelled", summary(result), None, seconds)
     return Ended("failed" if result.failure else "done", summary(result), result.failure, seconds)
 
 
-def _unfinished(out: Path, budget: int) -> bool:
-    """Whether a run directory is of a search that was stopped: by a crash, with its actors, or by the end of a service. A client may have
-    extended it since, which psp cannot use."""
+def _standing(out: Path, budget: int) -> str | None:
+    """Of a search of `budget` NFE that has a run directory: "done" if it was carried out there, "stopped" if it can go on there, None if
+    neither. It may have been stopped by a crash, with its actors, or by the end of a service; a client may have extended it since, which
+    psp cannot use."""
+    job = _job(out)
     try:
-        job = json.loads((out / "job.json").read_text(encoding="utf-8"))
+        records = read_journal(out)[1] if job else []
+    except ValueError:
+        return None
+    if job is None or job["status"] not in ("running", "interrupted", "done"):
+        return None
+    had = job["config"]["budget"] + sum(record["nfe"] for record in records if record["type"] == "extend")
+    if job["status"] == "done" and budget <= had:
+        return "done"
+    return "stopped" if ALGORITHMS[job["config"]["algorithm"]].extendable or job["config"]["budget"] == budget else None
+
+
+def _job(out: Path) -> dict[str, Any] | None:
+    """What job.json says, if it is there."""
+    try:
+        return json.loads((out / "job.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    can = ALGORITHMS[job["config"]["algorithm"]].extendable or job["config"]["budget"] == budget
-    return job["status"] in ("running", "interrupted") and can
+        return None
+
+
+def _ledger(out: Path) -> Ledger:
+    """What the journal in a run directory has told of; nothing if there is none."""
+    ledger = Ledger()
+    try:
+        told = [record for record in read_journal(out)[1] if record["type"] == "tell"]
+    except ValueError:
+        return ledger
+    for record in told:
+        ledger.add(Cost(**record["cost"]))
+        ledger.seconds = record["seconds"]
+    return ledger
 
 
 def _search_id(out: Path) -> str | None:

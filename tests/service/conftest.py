@@ -15,7 +15,7 @@ from mcts_ray.service.app import make_app
 from mcts_ray.service.client import Client
 from mcts_ray.service.home import write_state
 from mcts_ray.service.jobs import Jobs
-from mcts_ray.service.runner import Cancelled, Ended
+from mcts_ray.service.runner import Cancelled, Ended, Lost
 from mcts_ray.service.settings import Settings
 from mcts_ray.service.store import JobStore
 
@@ -33,6 +33,9 @@ class Held:
         self.extended = []
         self.takes_more = True
         self.keeps = False  # whether unfinished searches go on in their directory
+        self.held = 0  # NFE that their journals hold
+        self.loses = False  # whether those that are cancelled are lost
+        self.best = 0.5  # reward that its results tell of
         self.outs = []
 
     def start(self):
@@ -47,6 +50,12 @@ class Held:
     def goes_on(self, out, budget):
         return self.keeps and out.is_dir()
 
+    def spent(self, out):
+        return self.held if out.is_dir() else 0
+
+    def found(self, out):
+        return None
+
     def extend(self, out, nfe):
         self.extended.append((out, nfe))
         return self.takes_more
@@ -55,6 +64,7 @@ class Held:
         self.begun.append((request.prompt, request.budget))
         self.outs.append(out)
         out.mkdir(parents=True, exist_ok=True)
+        (out / "job.json").write_text('{"status": "running"}')
         status = "done"
         error = self.raises.pop(0) if self.raises else None
         if error:
@@ -66,13 +76,16 @@ class Held:
                 on_progress(Progress(min(nfe, request.budget), request.budget, nfe / 10, (0.5,), 1, 0, 1, (b"\xff\xd8jpeg",)))
                 if self.go.wait(0.005):
                     break
-        except Cancelled:
+        except Cancelled as error:
+            if self.loses:
+                raise Lost("an actor has died") from error
             status = "cancelled"
         (out / "images").mkdir(exist_ok=True)
         for name, data in {"images/01.png": b"\x89PNG", "tree.json": b'{"nodes": []}', "report.html": b"<html>"}.items():
             (out / name).write_bytes(data)
         result = {"run_dir": str(out), "prompt": request.prompt, "algorithm": request.algorithm, "model": request.model}
-        result |= {"reward": {"name": request.reward, "best": 0.5, "mean": 0.5}, "gold": None, "images": [str(out / "images" / "01.png")]}
+        result |= {"reward": {"name": request.reward, "best": self.best, "mean": 0.5}, "gold": None}
+        result |= {"images": [str(out / "images" / "01.png")]}
         result |= {"ledger": {"nfe": request.budget, "decodes": 1, "seconds": 2.0}, "tree": {"nodes": 0}}
         return Ended(status, result, None, {"denoise": 1.5})
 

@@ -14,35 +14,14 @@ from mcts_ray.service.checks import PLACES, checked
 from mcts_ray.service.models import Job, SearchRequest
 from mcts_ray.service.runner import Lost
 from mcts_ray.service.settings import Settings
+from tests.service.asking import PROMPT, ended, submit, until
 
-PROMPT = "a red circle left of a blue square"
 ROUTES = {
     ("POST", "/v1/searches"), ("GET", "/v1/searches"), ("GET", "/v1/searches/{id}"), ("DELETE", "/v1/searches/{id}"),
     ("GET", "/v1/searches/{id}/events"), ("GET", "/v1/searches/{id}/images/{n}"), ("GET", "/v1/searches/{id}/tree"),
     ("GET", "/v1/searches/{id}/report"), ("POST", "/v1/searches/{id}/budget"), ("GET", "/v1/models"), ("GET", "/healthz"),
     ("GET", "/metrics"), ("POST", "/v1/images/generations"),
 }  # fmt: skip
-
-
-def submit(service, prompt=PROMPT, key=None, **fields):
-    answer = service.http.post("/v1/searches", json={"prompt": prompt, **fields}, headers={"Idempotency-Key": key} if key else {})
-    return answer
-
-
-def ended(service, id, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not (job := service.client.job(id)).has_ended:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.01)
-    return job
-
-
-def until(service, id, status):
-    deadline = time.monotonic() + 10
-    while (job := service.client.job(id)).status != status:
-        assert time.monotonic() < deadline, job
-        time.sleep(0.01)
-    return job
 
 
 def test_the_document_names_exactly_the_routes_that_there_are(service):

@@ -1,5 +1,6 @@
 """The index and the run directories: on a path, and on a URL of another file system."""
 
+import json
 import uuid
 from datetime import datetime, timedelta, timezone
 
@@ -16,9 +17,10 @@ def record(id, hours=0, **more):
     return Record(id=id, request=request, created=NOW + timedelta(hours=hours), **more)
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "odd", "file", "memory"])
 def url(request, tmp_path):
-    return {"path": str(tmp_path / "jobs"), "file": f"file://{tmp_path}/jobs", "memory": f"memory://{uuid.uuid4().hex}/jobs"}[request.param]
+    urls = {"path": str(tmp_path / "jobs"), "odd": str(tmp_path / "[a]*?" / "jobs"), "file": f"file://{tmp_path}/jobs"}
+    return {**urls, "memory": f"memory://{uuid.uuid4().hex}/[a]/jobs"}[request.param]
 
 
 def test_records_come_back_oldest_first(url):
@@ -57,3 +59,50 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "jobs" / "x.json").write_text('{"id": "x"}')
     with pytest.raises(ValueError, match="x.json of the job index cannot be read"):
         store.load()
+
+
+def write_run(folder, status="running", journal="one line\n"):
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(json.dumps({"status": status, "prompt": "a red circle"}))
+    (folder / "journal.jsonl").write_text(journal)
+
+
+def test_the_journal_of_a_search_that_runs_is_there_for_another_machine(tmp_path):
+    url = f"memory://{uuid.uuid4().hex}"
+    store, other = JobStore(url, tmp_path / "spool"), JobStore(url, tmp_path / "other")
+    store.keep("a", 1)  # nothing yet
+    assert not other.here("a", 1).exists()
+    write_run(store.run_dir("a", 1))
+    store.keep("a", 1)
+    assert (other.here("a", 1) / "journal.jsonl").read_text() == "one line\n"
+    write_run(store.run_dir("a", 1), "done", "one line\nanother\n")
+    store.keep("a", 1)
+    assert json.loads(store.read("a", 1, "job.json"))["status"] == "running"  # not before everything else is there
+    assert store.read("a", 1, "journal.jsonl") == b"one line\nanother\n"
+    assert other.here("a", 1).joinpath("journal.jsonl").read_text() == "one line\nanother\n"  # which had less
+    store.publish("a", 1)
+    assert json.loads(store.read("a", 1, "job.json"))["status"] == "done"
+
+
+def test_only_what_has_changed_is_put_into_the_store_again(tmp_path, monkeypatch):
+    store = JobStore(f"memory://{uuid.uuid4().hex}", tmp_path)
+    write_run(store.run_dir("a", 1))
+    store.keep("a", 1)
+    puts = []
+    monkeypatch.setattr(store, "put", lambda name, data: puts.append(name))
+    store.keep("a", 1)
+    write_run(store.run_dir("a", 1), journal="one line\nanother\n")
+    store.keep("a", 1)
+    assert "runs/a/1/journal.jsonl" in puts and len(puts) <= 2
+
+
+def test_a_run_begins_with_the_journal_of_another_one(url, tmp_path):
+    store = JobStore(url, tmp_path / "spool")
+    write_run(store.run_dir("a", 1), "done")
+    store.publish("a", 1)
+    assert store.here("a", 1).is_dir() and store.next_run("a", 1, True) == 2
+    new = store.run_dir("a", 2)
+    assert json.loads((new / "job.json").read_text()) == {"status": "interrupted", "prompt": "a red circle"}
+    assert (new / "journal.jsonl").read_text() == "one line\n" and (new / "images").is_dir()
+    assert json.loads(store.read("a", 1, "job.json"))["status"] == "done"
+    assert store.next_run("a", 2, False) == 3 and not store.run_dir("a", 3).exists()
