@@ -1,12 +1,13 @@
 """What `benchmarks.fuzz` does beside schemathesis: a server with a search of each fate, cases aimed at them, and answers counted."""
 
+import json
 import time
 from types import SimpleNamespace
 
 import httpx2
 import pytest
 
-from benchmarks.fuzz import FATES, TOKEN, aim, serve
+from benchmarks.fuzz import FATES, TOKEN, aim, main, serve
 
 IDS = ["a", "b", "c", "d"]
 
@@ -88,3 +89,14 @@ def test_bodies_that_are_none_are_left_alone():
         one = case("/v1/searches", "POST", body=body)
         aim(one, IDS)
         assert one.body == body
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing_and_every_operation_succeeds(tmp_path, monkeypatch):
+    """A short run of the whole, where schemathesis is installed."""
+    pytest.importorskip("schemathesis")
+    monkeypatch.setattr("benchmarks.common.RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["fuzz.py", "--examples", "3"])
+    status = main()
+    found = json.loads((tmp_path / "fuzz.json").read_text())
+    assert status == 0 and found["passed"] and found["never_succeeded"] == [], found["tail"]
