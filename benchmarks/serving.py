@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -47,6 +50,29 @@ def processes(folder: str, *names: str) -> list[psutil.Process]:
             if mine and (not names or " ".join(process.cmdline()).startswith(names)):
                 found.append(process)
     return found
+
+
+def kind(command: Sequence[str]) -> str:
+    """What a process of a cluster is, by its command line: the class of an actor, or the program of Ray."""
+    actor = re.match(r"ray::(\w+)", " ".join(command))
+    if actor:
+        return actor[1]
+    script = next((word for word in command if word.endswith(".py")), command[0] if command else "?")
+    return Path(script).stem
+
+
+def memory(folder: str) -> dict[str, dict[str, int]]:
+    """Bytes by kind of process: `service`, all actors of it, and `ray`, what the cluster needs without one.
+
+    What a process shares with others, its libraries and the object store, is left out: it is not the service's, and would count often.
+    """
+    found: dict[str, Counter] = {"service": Counter(), "ray": Counter()}
+    for process in processes(folder):
+        with contextlib.suppress(psutil.Error):
+            command, size = process.cmdline(), process.memory_info()
+            is_actor = command and command[0].startswith("ray::") and kind(command) != "IDLE"
+            found["service" if is_actor else "ray"][kind(command)] += size.rss - size.shared
+    return {part: dict(sizes) for part, sizes in found.items()}
 
 
 def kill(folder: str, *names: str) -> int:

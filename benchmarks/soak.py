@@ -4,8 +4,8 @@
     python -m benchmarks.soak --searches 8 --budget 12 --levels 4 --name soak-smoke
 
 The searches are submitted together by `AsyncClient` and followed by their events; while they run, `GET /v1/searches/{id}` of one after
-the other is timed. Memory is the resident set of the jobs actor, the tree manager and the Serve replica, when a quarter of the searches
-has ended, and when all have.
+the other is timed. Memory is what the processes of the service hold for themselves, by kind (jobs actor, tree manager, denoisers, rewards,
+replicas and proxy of Serve), when a quarter of the searches has ended, and when all have; what Ray needs besides is told, but not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from benchmarks.common import write
-from benchmarks.serving import JOBS, MANAGER, PROMPT, REPLICA, begin, processes, user
+from benchmarks.serving import PROMPT, begin, memory, user
 
 LIMITS = {"lost": 0, "twice": 0, "look_p95_ms": 250.0, "memory_growth": 1.1}
 
@@ -47,7 +47,7 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
     """Submit, watch, time, and count what came of it."""
     from mcts_ray import AsyncClient, SearchConfig
 
-    memory: dict[int, int] = {}
+    held: dict[int, dict[str, dict[str, int]]] = {}
     statuses: list[str] = []
     looks: list[float] = []
     start = time.monotonic()
@@ -59,7 +59,7 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
         async def follow(id: str) -> None:
             statuses.append((await client.wait(id)).status)
             if len(statuses) in (quarter, len(ids)):
-                memory[len(statuses)] = await asyncio.to_thread(resident, folder)
+                held[len(statuses)] = await asyncio.to_thread(memory, folder)
 
         looking = asyncio.create_task(look(client, ids, looks))
         await asyncio.gather(*map(follow, ids))
@@ -76,8 +76,8 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
         "looks": len(looks),
         "look_p50_ms": round(1000 * float(np.percentile(looks, 50)), 1),
         "look_p95_ms": round(1000 * float(np.percentile(looks, 95)), 1),
-        "memory_mib": {str(count): round(size / 2**20, 1) for count, size in memory.items()},
-        "memory_growth": round(memory[len(ids)] / memory[quarter], 3),
+        "memory_mib": {str(count): {part: in_mib(sizes) for part, sizes in parts.items()} for count, parts in held.items()},
+        "memory_growth": round(of_service(held[len(ids)]) / of_service(held[quarter]), 3),
     }
 
 
@@ -91,9 +91,14 @@ async def look(client, ids: list[str], looks: list[float]) -> None:
             await asyncio.sleep(0.1)
 
 
-def resident(folder: str) -> int:
-    """Bytes of the actors that hold jobs."""
-    return sum(process.memory_info().rss for process in processes(folder, JOBS, MANAGER, REPLICA))
+def of_service(held: dict[str, dict[str, int]]) -> int:
+    """Bytes of all processes of the service together."""
+    return sum(held["service"].values())
+
+
+def in_mib(sizes: dict[str, int]) -> dict[str, float]:
+    """By kind of process, the largest first."""
+    return {kind: round(size / 2**20, 1) for kind, size in sorted(sizes.items(), key=lambda one: -one[1])}
 
 
 if __name__ == "__main__":

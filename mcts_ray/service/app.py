@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import hmac
-import time
 import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from mcts_ray import __version__
+from mcts_ray.service.answers import refusal
 from mcts_ray.service.body import BodyLimit
-from mcts_ray.service.errors import KINDS, Invalid, ServiceError, Unauthorised, sentence
+from mcts_ray.service.document import narrow
+from mcts_ray.service.errors import KINDS, ServiceError, Unauthorised, field, sentence
 from mcts_ray.service.events import events
-from mcts_ray.service.models import (
-    ENDED, ID, Extension, Health, ImageData, ImageRequest, ImageResponse, Job, JobList, ModelList, Problem, SearchRequest, Status,
-)  # fmt: skip
+from mcts_ray.service.images import add_images
+from mcts_ray.service.models import ID, Extension, Health, Job, JobList, ModelList, Problem, SearchRequest, Status
+from mcts_ray.service.settings import Settings
 
-WAIT = 5.0  # seconds of one look at a job that is waited for
-_abandoning: set[asyncio.Task] = set()  # a loop holds its tasks only weakly
+NODE = {"type": "object", "required": ["id", "parent", "level", "visits"]}
+TREE = {"type": "object", "required": ["nodes"], "properties": {"nodes": {"type": "array", "items": NODE}}}
 _bearer = HTTPBearer(auto_error=False, description="The token that `mcts-ray up` has put into MCTS_RAY_HOME.")
 SearchId = Annotated[str, Path(pattern=ID, description="The id of a search.")]
 Key = Annotated[
@@ -34,19 +32,20 @@ Key = Annotated[
 ]
 
 
-def make_app(jobs: Any, token: str | None, max_body: int = 64 * 1024) -> FastAPI:
+def make_app(jobs: Any, token: str | None, settings: Settings = Settings()) -> FastAPI:
     """The application. jobs: `Jobs`, or what passes its calls on; token: what clients must bear, None: nothing."""
     app = FastAPI(title="mcts-ray", version=__version__, description="Searches for the best images a compute budget can find.")
     guard = [Depends(_guard(token))]
     _searches(app, jobs, guard)
     _parts(app, jobs, guard)
-    _images(app, jobs, guard)
+    add_images(app, jobs, guard)
     _about(app, jobs, guard)
-    app.add_exception_handler(ServiceError, lambda _, error: _problem(error.status, str(error), error.retry_after))
-    app.add_exception_handler(RequestValidationError, lambda _, error: _problem(422, sentence(error.errors())))
-    app.add_exception_handler(HTTPException, lambda _, error: _problem(*_spoken(error), headers=error.headers))
-    app.add_exception_handler(Exception, lambda _, error: _problem(500, f"the service has failed ({type(error).__name__}); see its log"))
-    app.add_middleware(BodyLimit, limit=max_body)
+    app.add_exception_handler(ServiceError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _spoken)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(BodyLimit, limit=settings.max_body)
+    narrow(app, settings)
     return app
 
 
@@ -85,9 +84,8 @@ def _searches(app: FastAPI, jobs: Any, guard: list) -> None:
 
 def _parts(app: FastAPI, jobs: Any, guard: list) -> None:
     """What one search has to show."""
-    stream = {
-        200: {"description": "Server-sent events: progress, best, then done, failed or cancelled.", "content": {"text/event-stream": {}}}
-    }
+    words = "Server-sent events: progress, best, then done, failed or cancelled."
+    stream = {200: {"description": words, "content": {"text/event-stream": {}}}}  # no schema of 3.1 speaks of single events
 
     @app.get(
         "/v1/searches/{id}/events", dependencies=guard, response_class=StreamingResponse, responses=stream | _errors(401, 404, 422, 503)
@@ -113,7 +111,7 @@ def _parts(app: FastAPI, jobs: Any, guard: list) -> None:
         "/v1/searches/{id}/tree",
         dependencies=guard,
         response_class=Response,
-        responses=_file("application/json") | _errors(401, 404, 422, 503),
+        responses=_file("application/json", TREE) | _errors(401, 404, 422, 503),
     )
     async def tree(id: SearchId) -> Response:
         """Every node of the search."""
@@ -123,35 +121,11 @@ def _parts(app: FastAPI, jobs: Any, guard: list) -> None:
         "/v1/searches/{id}/report",
         dependencies=guard,
         response_class=HTMLResponse,
-        responses=_file("text/html") | _errors(401, 404, 422, 503),
+        responses=_file("text/html", {"type": "string"}) | _errors(401, 404, 422, 503),
     )
     async def report(id: SearchId) -> HTMLResponse:
         """The report for a reader."""
         return HTMLResponse(await jobs.file(id, "report.html"), headers={"Content-Security-Policy": "sandbox allow-scripts"})
-
-
-def _images(app: FastAPI, jobs: Any, guard: list) -> None:
-    """The images form of OpenAI."""
-
-    @app.post(
-        "/v1/images/generations", dependencies=guard, response_model_exclude_none=True, responses=_errors(401, 409, 413, 422, 429, 500, 503)
-    )
-    async def generate(body: ImageRequest, request: Request) -> ImageResponse:
-        """Search, wait, and return the best images; a client that goes away ends its search."""
-        try:
-            search = body.search()
-        except ValidationError as error:
-            raise Invalid(sentence(error.errors())) from error
-        job = await jobs.submit(search, f"own-{uuid.uuid4().hex}")
-        try:
-            job = await _ended(jobs, job, request)
-        except asyncio.CancelledError:  # so Serve says that the client has gone
-            _abandon(jobs, job.id)
-            raise
-        if job.status != "done":
-            raise ServiceError(job.error or f"search {job.id} was {job.status}")
-        data = [await _image(jobs, request, job.id, n, body.response_format) for n in range(1, len(job.result["images"]) + 1)]
-        return ImageResponse(created=int(time.time()), data=data, search=job.id)
 
 
 def _about(app: FastAPI, jobs: Any, guard: list) -> None:
@@ -173,30 +147,6 @@ def _about(app: FastAPI, jobs: Any, guard: list) -> None:
         return PlainTextResponse(await jobs.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _ended(jobs: Any, job: Job, request: Request) -> Job:
-    """The job once it has ended; one whose client goes away is cancelled."""
-    version = 0
-    while job.status not in ENDED:
-        change = await jobs.change(job.id, version, WAIT)
-        version, job = change.version, change.job
-        if job.status not in ENDED and await request.is_disconnected():
-            await jobs.cancel(job.id)
-    return job
-
-
-def _abandon(jobs: Any, id: str) -> None:
-    """Cancel a job from a task that is itself being cancelled."""
-    task = asyncio.get_running_loop().create_task(jobs.cancel(id))
-    _abandoning.add(task)
-    task.add_done_callback(_abandoning.discard)
-
-
-async def _image(jobs: Any, request: Request, id: str, n: int, form: str) -> ImageData:
-    if form == "url":
-        return ImageData(url=str(request.base_url).rstrip("/") + f"/v1/searches/{id}/images/{n}")
-    return ImageData(b64_json=base64.b64encode(await jobs.file(id, f"images/{n:02d}.png")).decode())
-
-
 def _guard(token: str | None) -> Callable:
     async def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         if token and not (given and hmac.compare_digest(given.credentials.encode(), token.encode())):
@@ -205,23 +155,29 @@ def _guard(token: str | None) -> Callable:
     return guard
 
 
-def _problem(status: int, words: str, retry_after: int | None = None, headers: Any = None) -> JSONResponse:
-    headers = dict(headers or {})
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if retry_after is not None:
-        headers["Retry-After"] = str(retry_after)
-    return JSONResponse(Problem(detail=words).model_dump(), status, headers)
+async def _refused(request: Request, error: ServiceError) -> Response:
+    code = getattr(error, "code", None)
+    return refusal(request.scope["path"], error.status, str(error), code=code, retry_after=error.retry_after)
 
 
-def _spoken(error: HTTPException) -> tuple[int, str]:
-    """The status and sentence of what the framework refuses by itself; its 400 is a body that cannot be decoded."""
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    errors = error.errors()
+    return refusal(request.scope["path"], 422, sentence(errors), param=field(errors[0]) or None)
+
+
+async def _spoken(request: Request, error: HTTPException) -> Response:
+    """What the framework refuses by itself; its 400 is a body that cannot be decoded."""
     words = {
         400: (422, "the body is not valid JSON in UTF-8"),
         404: (404, "there is nothing at this address; see /docs"),
         405: (405, "this address does not take that method; see /docs"),
     }
-    return words.get(error.status_code, (error.status_code, str(error.detail)))
+    status, sentence = words.get(error.status_code, (error.status_code, str(error.detail)))
+    return refusal(request.scope["path"], status, sentence, headers=error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return refusal(request.scope["path"], 500, f"the service has failed ({type(error).__name__}); see its log")
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -230,5 +186,6 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"content": content, "description": KINDS.get(status, ServiceError).__doc__} for status in statuses}
 
 
-def _file(kind: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": "The file.", "content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}
+def _file(kind: str, schema: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """A file as the answer. schema: None: of bytes."""
+    return {200: {"description": "The file.", "content": {kind: {"schema": schema or {"type": "string", "format": "binary"}}}}}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+
+from mcts_ray.service.answers import refusal
 
 
 class BodyLimit:
@@ -31,7 +32,7 @@ class BodyLimit:
                 chunks.append(message)
         if size > self.limit:
             words = f"the body is longer than {self.limit} bytes, which is all that this service takes"
-            await JSONResponse({"detail": words}, 413)(scope, receive, send)
+            await refusal(scope["path"], 413, words)(scope, receive, send)
             return
         waiting = iter(chunks)
 

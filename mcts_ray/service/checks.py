@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from mcts_ray.checks import (
     check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes,
 )  # fmt: skip
-from mcts_ray.config import BUDGET_IN_TRAJECTORIES
+from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
 from mcts_ray.diffusion.resolve import Model, image_size
 from mcts_ray.reward.resolve import REWARDS
 from mcts_ray.service.models import SearchRequest
 from mcts_ray.service.settings import Settings
 
+ONE_LINE = r"^[^\x00-\x1f\x7f]*$"  # of a prompt: without control characters, and with more than spaces
+NOT_EMPTY = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_SEED, MAX_LEVELS = 2**63 - 1, 1000
+MAX_SECONDS = 7 * 24 * 3600  # where the operator has no limit
+MAX_TERMS = 8  # of a sum of rewards: each is a network of its own that sees every image
+COUNTS = [name for name, field in SearchConfig.model_fields.items() if field.annotation in (int, int | None)]
+LISTS = [name for name, field in SearchConfig.model_fields.items() if "tuple" in str(field.annotation)]
 PLACES = ("step_model", "ige_model", "ige_online", "fuse_model", "calibration")  # fields that name files and folders
 
 
@@ -43,6 +49,13 @@ def budget_of(request: SearchRequest) -> int:
     return request.budget or BUDGET_IN_TRAJECTORIES * request.levels
 
 
+def most(settings: Settings) -> dict[str, float]:
+    """The most that a field of numbers may be on this service, beside what SearchConfig allows anyone."""
+    counts = max(settings.max_budget, MAX_LEVELS)  # no count does more than the budget pays for, and some are looped over
+    own = {"budget": settings.max_budget, "images": settings.max_images, "height": settings.max_side, "width": settings.max_side}
+    return {**dict.fromkeys(COUNTS, counts), **own, "seed": MAX_SEED, "max_seconds": settings.max_seconds or MAX_SECONDS}
+
+
 def check_limits(request: SearchRequest, settings: Settings) -> None:
     """Within what the operator allows."""
     for name in ("prompt", "negative_prompt"):
@@ -52,13 +65,13 @@ def check_limits(request: SearchRequest, settings: Settings) -> None:
         if _CONTROL.search(text):
             raise ValueError(f"{name} holds a control character; send it on one line")
     check_budget(budget_of(request), settings)
-    limits = {"images": settings.max_images, "height": settings.max_side, "width": settings.max_side, "seed": MAX_SEED}
-    limits["max_seconds"] = settings.max_seconds
-    counts = max(settings.max_budget, MAX_LEVELS)  # no count does more than the budget pays for, and some are looped over
-    for name, value in request:
-        most = limits.get(name, counts if type(value) is int else None)
-        if value is not None and most is not None and value > most:
-            raise ValueError(f"{name} is {value}; this service allows {most}")
+    for name, limit in most(settings).items():
+        value = getattr(request, name)
+        if value is not None and value > limit:
+            raise ValueError(f"{name} is {value}; this service allows {limit}")
+    for name in LISTS:
+        if len(getattr(request, name) or ()) > MAX_LEVELS:
+            raise ValueError(f"{name} has {len(getattr(request, name))} entries; this service allows {MAX_LEVELS}")
 
 
 def check_places(request: SearchRequest) -> None:
@@ -76,7 +89,10 @@ def check_budget(budget: int, settings: Settings) -> None:
 
 def check_reward_allowed(reward: str | None, settings: Settings) -> None:
     """Only rewards by name, without a source, and functions that the operator has listed: nothing else is ever imported or opened."""
-    for part in (reward or "").split(","):
+    parts = (reward or "").split(",")
+    if len(parts) > MAX_TERMS:
+        raise ValueError(f"reward is a sum of {len(parts)} terms; this service allows {MAX_TERMS}")
+    for part in parts:
         name, _, weight = part.strip().rpartition(":")
         if not name or not _is_number(weight):
             name = part.strip()

@@ -64,10 +64,17 @@ class Unavailable(ServiceError):
 KINDS = {kind.status: kind for kind in ServiceError.__subclasses__()}
 
 
+def field(error: dict[str, Any]) -> str:
+    """Where pydantic has found a mistake; empty: in the body as a whole."""
+    if error["type"] == "json_invalid":
+        return ""  # its place is that of a character
+    return ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path", "header"))
+
+
 def sentence(errors: Sequence[dict[str, Any]]) -> str:
     """The first mistake that pydantic has found in a request, in words."""
     first = errors[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
+    name = field(first)
     kind = first["type"]
     if kind == "json_invalid":
         return f"the body is not valid JSON ({first.get('ctx', {}).get('error', first['msg'])})"

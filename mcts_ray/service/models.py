@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcts_ray.config import SearchConfig
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
 ID = r"^[0-9a-z-]{1,64}$"
+SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
+EXAMPLE = "a red circle left of a blue square"
+
+
+def _means(value: Any) -> Any:
+    """What a value of JSON means in Python: an array is a tuple, and 60.0 an integer."""
+    if isinstance(value, list):
+        return tuple(map(_means, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _read(cls, values: Any) -> Any:
+    return {name: _means(value) for name, value in values.items()} if isinstance(values, dict) else values
 
 
 class Body(BaseModel):
-    """The body of a request: nothing in it that is not known."""
+    """The body of a request: nothing in it that is not known, and every value of the type that the document says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    _read = model_validator(mode="before")(_read)
 
 
 class SearchRequest(SearchConfig):
     """A search: a prompt, a model of the service (None: its first) and any field of SearchConfig."""
 
-    prompt: str = Field(min_length=1, description="What to make images of.")
+    model_config = ConfigDict(strict=True)  # "60" is no number and true no 1: so the document says
+    _read = model_validator(mode="before")(_read)
+
+    prompt: str = Field(
+        min_length=1, description="What to make images of; the model scenes reads its own grammar only.", examples=[EXAMPLE]
+    )
     model: str | None = Field(None, description="A model of the service, see /v1/models; None: its first.")
 
     def config(self) -> SearchConfig:
@@ -130,22 +150,44 @@ class Problem(BaseModel):
     detail: str
 
 
-class ImageRequest(BaseModel):
+class Fault(BaseModel):
+    """What OpenAI's clients read of an error: a sentence, its kind, the field at fault if it is one, and a word for it."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ImageProblem(BaseModel):
+    """Why no images were made, in the form of OpenAI."""
+
+    error: Fault
+
+
+class ImageRequest(Body):
     """The body of OpenAI's POST /v1/images/generations, as far as it means something here; `budget`, `algorithm` and `seed` are ours.
 
-    Other fields of that form (user, quality, style, background, ...) are passed over.
+    Other fields of that form (user, quality, style, background, ...) are passed over; null is as good as leaving a field out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore")
 
-    prompt: str = Field(min_length=1, description="What to make images of.")
+    prompt: str = Field(min_length=1, description="What to make images of.", examples=[EXAMPLE])
     model: str | None = Field(None, description="A model of the service; None: its first.")
-    n: int = Field(1, ge=1, le=10, description="How many images.")
-    size: str | None = Field(None, pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$", description="WIDTHxHEIGHT or auto.")
-    response_format: Literal["b64_json", "url"] = Field("b64_json", description="The images themselves, or where they are.")
+    n: int | None = Field(1, ge=1, le=10, description="How many images.")
+    size: str | None = Field(None, description="WIDTHxHEIGHT in pixels, or auto.", json_schema_extra={"pattern": SIZE})
+    response_format: Literal["b64_json", "url"] | None = Field("b64_json", description="The images themselves, or where they are.")
     budget: int | None = Field(None, ge=1, description="NFE; None: as for searches.")
     algorithm: str | None = Field(None, description="Search algorithm; None: as for searches.")
-    seed: int = Field(0, ge=0, description="Seed of all noise.")
+    seed: int | None = Field(0, ge=0, description="Seed of all noise.")
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(SIZE, value):
+            raise ValueError("size must be auto or WIDTHxHEIGHT in pixels, as in 512x512")
+        return value
 
     def search(self) -> SearchRequest:
         """The search that answers it."""
@@ -153,7 +195,7 @@ class ImageRequest(BaseModel):
         if self.size not in (None, "auto"):
             size = dict(zip(("width", "height"), map(int, self.size.split("x"))))
         given = {name: value for name in ("budget", "algorithm") if (value := getattr(self, name)) is not None}
-        return SearchRequest(prompt=self.prompt, model=self.model, images=self.n, seed=self.seed, **size, **given)
+        return SearchRequest(prompt=self.prompt, model=self.model, images=self.n or 1, seed=self.seed or 0, **size, **given)
 
 
 class ImageData(BaseModel):

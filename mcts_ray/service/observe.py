@@ -112,6 +112,6 @@ def _ray_metric(name: str):
     kind, words, label = METRICS[name]
     tags = (label,) if label else ()
     if kind == "histogram":
-        # Ray's histograms take positive boundaries only
+        # Ray's histograms take positive boundaries only, and leave out values below 0
         return metrics.Histogram(name, words, boundaries=[edge for edge in _BUCKETS[name] if edge > 0], tag_keys=tags)
     return {"counter": metrics.Counter, "gauge": metrics.Gauge}[kind](name, words, tag_keys=tags)

@@ -30,7 +30,7 @@ class Front:
         self.token = await jobs.token.remote()
 
     def __serve_build_asgi_app__(self):
-        return make_app(actor.RemoteJobs(), self.token, self.settings.max_body)
+        return make_app(actor.RemoteJobs(), self.token, self.settings)
 
 
 def app(args: dict[str, Any]) -> serve.Application:

@@ -14,12 +14,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 import ray.autoscaler
 import typer.main
 import yaml
+from ray.scripts.scripts import cli as ray_cli
 from ray.serve.schema import ServeDeploySchema
+from ray.serve.scripts import cli as serve_cli
 
 from mcts_ray import cli
 from mcts_ray.service.observe import METRICS
@@ -48,13 +51,41 @@ def serve_configs():
 
 
 def commands():
-    """Every `mcts-ray ...` in any file, a variable of the shell being a word."""
+    """Every `mcts-ray ...` in any file of deploy, a variable of the shell being a word."""
     for path in sorted(DEPLOY.rglob("*")):
         if not path.is_file():
             continue
         text = path.read_text().replace("\\\n", " ")
         for found in re.finditer(r"(?<![\w/:])mcts-ray ((?:up|down|search|submit|status)\b[^\n`']*)", text):
             yield path.name, shlex.split(found[1])
+
+
+def code(path):
+    """The lines of a file that are for a shell: in Markdown the blocks of code and what is between backticks, else any, comments too."""
+    text = path.read_text().replace("\\\n", " ")
+    if path.suffix != ".md":
+        return text.splitlines()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+
+
+def commands_of_ray():
+    """Every `ray ...` and `serve ...` of the documentation and of deploy: the file, and its words."""
+    places = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(DEPLOY.rglob("*"))]
+    for path in filter(Path.is_file, places):
+        for line in code(path):
+            found = re.match(r"[#\s-]*(?:srun )?((?:ray|serve) [a-z][\w-]*.*)", line)
+            if found:
+                words = ["2" if word == "$SLURM_NNODES" else word for word in shlex.split(found[1], comments=True)]
+                yield path.name, words[: words.index(">")] if ">" in words else words
+
+
+def parse_by_click(command, words):
+    """As the program would, up to where it would run: an unknown command is a KeyError, another mistake a click.UsageError."""
+    while isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    with command.make_context(command.name, list(words)):
+        pass
 
 
 def test_the_launcher_file_meets_rays_schema():
@@ -105,6 +136,26 @@ def test_every_command_can_be_parsed():
         words = ["2" if word == "$SLURM_NNODES" else word for word in words]
         with root.commands[words[0]].make_context(words[0], words[1:]):
             pass
+
+
+def test_every_command_of_ray_and_serve_can_be_parsed():
+    found = list(commands_of_ray())
+    files = {"README.md", "aws-gpu.yaml", "search.sbatch", "config.yaml"}
+    assert {name for name, _ in found} >= files and {words[0] for _, words in found} == {"ray", "serve"}
+    assert {words[1] for _, words in found} >= {"start", "stop", "up", "exec", "attach", "job", "symmetric-run", "get-auth-token", "run"}
+    for _, (program, *words) in found:
+        group = {"ray": ray_cli, "serve": serve_cli}[program]
+        if len(words) == 1:  # the text speaks of it
+            assert words[0] in group.commands, words
+        else:
+            parse_by_click(group, words)
+
+
+@pytest.mark.parametrize("line", ["ray begin", "ray start --heads", "ray job send -- ls", "serve run", "ray attach --port-forward x FILE"])
+def test_a_command_that_there_is_not_is_found(line):
+    program, *words = shlex.split(line)
+    with pytest.raises((KeyError, click.UsageError)):
+        parse_by_click({"ray": ray_cli, "serve": serve_cli}[program], words)
 
 
 def test_every_file_that_is_named_exists():

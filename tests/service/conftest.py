@@ -98,7 +98,7 @@ class Service:
         self.open()
 
     def open(self):
-        app = make_app(self, TOKEN, self.settings.max_body)
+        app = make_app(self, TOKEN, self.settings)
         self.jobs_object = Jobs(self.settings, JobStore(self.store), self.runner, self.models)
         self.http = TestClient(app, base_url="http://service", headers={"Authorization": f"Bearer {TOKEN}"}, raise_server_exceptions=False)
         self.http.__enter__()
