@@ -56,7 +56,7 @@ def test_versions_are_kept_or_rolled_back_and_logged(ige, tmp_path, monkeypatch)
 
 
 def test_fine_tuning_learns_the_difference(ige, tmp_path):
-    """State after state says that 2 is worth .3 more than 1; what is predicted of other targets stays nearly where it was."""
+    """State after state says that 2 is worth .3 more than 1; what is predicted of other targets stays where it was."""
     from mcts_ray.gain.evaluator import make_network, predict
 
     trainer = OnlineTrainer(begin_online(str(ige), str(tmp_path / "online")), steps=60, batch=8, lr=1e-2)
@@ -71,8 +71,7 @@ def test_fine_tuning_learns_the_difference(ige, tmp_path):
             means.append(predict(network.eval(), trainer.config, features, [6] * 8)[0][:, 1])
     value, similarity = (trainer.config.targets.index(name) for name in ("value", "similarity"))
     assert means[1][:, value].mean() == pytest.approx(0.3, abs=0.1) and abs(means[0][:, value].mean() - 0.3) > 0.15
-    drift = (means[1] - means[0])[:, similarity].abs().mean() / trainer.config.units["similarity"][1]
-    assert drift < 0.3
+    assert torch.equal(means[1][:, similarity], means[0][:, similarity])
 
 
 def test_a_folder_for_versions(ige, tmp_path):
