@@ -3,7 +3,7 @@
 A transition is a pair of children of one state that differ in the jump alone, with the difference of their rewards; it trains the network
 of the target `value` (`mcts_ray.gain.learn.pair_loss`), those of the other targets stay what they are. A new version is judged on the
 held-out transitions of the offline data, which nothing is ever trained on and to which nothing is added: one of higher loss is rolled back.
-Every attempt is a line of online.jsonl. A folder is written by one trainer at a time.
+Every attempt is a line of online.jsonl. Trainers of several processes take turns at a folder, each going on from the newest version.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mcts_ray.gain.choose import Transition
 from mcts_ray.gain.evaluator import make_network, save_weights
 from mcts_ray.gain.folder import Config, folder_of, weights
 from mcts_ray.gain.learn import Examples, losses, pair_loss
+from mcts_ray.report.share import turn
 
 CAPACITY = 4096  # transitions in a buffer
 BUFFER = "buffer.safetensors"
@@ -87,13 +88,11 @@ class OnlineTrainer:
         self.folder, self.every, self.steps, self.batch, self.lr, self.seed = folder_of(source), every, steps, batch, lr, seed
         self.config = Config.read(source)
         self.held_out = _held_out(self.folder)
-        self.version, file = weights(source)
-        self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
-        self.attempts = max([self.version, *(line["version"] for line in self._log())])
+        self.version = -1
+        self._catch_up()
         self.buffer = ReplayBuffer(capacity)
         self.buffer.load(self.folder / BUFFER)
         self._seen = self.buffer.total
-        self.loss = self._judge(self._state)
 
     def add(self, transitions: Iterable[Transition]) -> None:
         """Take transitions of running searches; those of jumps that the IGE does not know are left out."""
@@ -106,6 +105,20 @@ class OnlineTrainer:
 
     def learn(self) -> Version | None:
         """Fine-tune, judge, and keep or roll back; the new version if it is kept."""
+        with turn(self.folder / ".lock", LOG, wait=True):
+            self._catch_up()
+            return self._attempt()
+
+    def _catch_up(self) -> None:
+        """Take up the newest version, which another process may have made, and the number of the last attempt."""
+        newest, file = weights(self.folder)
+        if newest != self.version:
+            self.version = newest
+            self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
+            self.loss = self._judge(self._state)
+        self.attempts = max([self.version, *(line["version"] for line in self._log())])
+
+    def _attempt(self) -> Version | None:
         self._seen = self.buffer.total
         self.attempts += 1
         self.buffer.save(self.folder / BUFFER)

@@ -142,17 +142,17 @@ def _second_shard(tiny_folder, out, scale):
     from mcts_ray.gain.record import Collector
 
     collect.PER_SHARD, shard, came = 2, Collector.shard, []
-    turn = share._turn
+    locked = share.turn
 
     @contextmanager
     def noted(lock, name, wait):
         if wait:
             raise KeyboardInterrupt
         came.append(2 * int(name[6:11]))
-        with turn(lock, name, wait) as mine:
+        with locked(lock, name, wait) as mine:
             yield mine
 
-    share._turn = noted
+    share.turn = noted
     try:
         again(tiny_folder, out, scale)
     except KeyboardInterrupt:
