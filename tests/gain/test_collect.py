@@ -139,9 +139,7 @@ def test_two_processes_share_a_collection(transitions, tiny_folder, scale, tmp_p
 
 def _second_shard(tiny_folder, out, scale):
     """What another process would do, up to where it would wait; which shards it has come to."""
-    from mcts_ray.gain.record import Collector
-
-    collect.PER_SHARD, shard, came = 2, Collector.shard, []
+    collect.PER_SHARD, came = 2, []
     locked = share.turn
 
     @contextmanager
