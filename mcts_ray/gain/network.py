@@ -8,6 +8,7 @@ Legend: M targets, B states of F features, K jump sizes, W width; log-SNR = ln(a
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -58,6 +59,15 @@ class GainNetwork(nn.Module):
         still = self.still.to(mean_BKM.device)
         mean_BKM = torch.where(still, self.zero, mean_BKM)
         return mean_BKM, log_variance_BKM.clamp(*LOG_VARIANCE).masked_fill(still, LOG_VARIANCE[0])
+
+    def only(self, targets: tuple[str, ...]) -> GainNetwork:
+        """A network of some of the targets, a copy."""
+        parts = [self.targets.index(name) for name in targets]
+        other = copy.deepcopy(self)
+        other.targets, other.still, other.zero = targets, self.still[:, parts], self.zero[parts]
+        for value in other.parameters():
+            value.data = value.data[parts]
+        return other
 
     def part(self, state: dict[str, torch.Tensor], target: str) -> dict[str, torch.Tensor]:
         """What belongs to one target in a state of these parameters, a copy on the CPU."""

@@ -114,6 +114,7 @@ def test_hopeless_jumps_are_not_evaluated(ige, searcher):
     made = {}
     for rules, log_variance in ((("gain",), -7.0), ((), -7.0), ((), 4.0)):
         network.head[-1].bias[..., 0], network.head[-1].bias[..., 1] = -9.0, log_variance
+        evaluator.install(0, network.state_dict())
         result = searcher("a red circle", asked.model_copy(update={"prune": rules}))
         made[rules, log_variance] = sum(node["action"] not in ("seed", "jump 1", "fuse") for node in result.tree["nodes"])
         assert bool(result.pruning.get("gain")) is bool(rules)

@@ -37,6 +37,10 @@ def test_targets_share_no_weights():
     joined = network.joined({name: network.part(states[name == "similarity"], name) for name in TARGETS})
     assert torch.equal(joined["jump"][1], other.jump[1]) and torch.equal(joined["jump"][[0, 2, 3]], network.jump[[0, 2, 3]])
     assert set(joined) == set(states[0])
+    seen = torch.randn(5, 10), torch.randn(5), torch.randn(5, 3)
+    some, every = network.only(("similarity", "value"))(*seen), network(*seen)
+    torch.testing.assert_close(some[0], every[0][..., [1, 3]])
+    torch.testing.assert_close(some[1], every[1][..., [1, 3]])
 
 
 def test_it_is_small_on_scenes():
