@@ -1,100 +1,170 @@
 """What the IGE brings: prediction and regret on states of other prompts, then searches with chosen, tabled and constant jumps.
 
-    python -m benchmarks.gain [--ige DIR] --study prediction | screen | confirm [--best ARM ...]
+    python -m benchmarks.gain [--ige DIR] --study prediction | screen | confirm [--best ARM ...] [--phi 1.2]
 
-prediction: figures of training, and regret of the chosen k in net value E[R] - c (calls to finish) on states of validation prompts with 33
-children by each jump, made first; the best k of a state is chosen on one half of them and valued on the other. screen: constant k, AYS-10,
-table and each target at 8 T on 40 hard validation prompts. confirm: the arms of `--best`, the reference first, at 4 and 8 T on medium and
-hard test prompts, 3 seeds. Intervals are 95 % bootstrap intervals over prompts. Resumable in runs/.
+prediction: R^2 and rank correlation on states of validation prompts with 33 children by each jump, made first, and regret of the chosen k
+in net value E[R] - c (calls to finish); the best k of a state is chosen on one half of the 32 children with noise and valued on the other.
+screen: constant k, AYS-10, table, each target offline, and `value` online at 8 T on 40 hard validation prompts. confirm: the arms of
+`--best` at 4 and 8 T on medium and hard test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of
+finished samples of validation prompts (`benchmarks.pool --split validation`). All arms branch as the best tree on scenes does, with the
+angle `--phi`.
+
+Written for each budget: `decisions`, paired differences of gold from the table and from the best constant, and calls saved at equal gold.
+Intervals are 95 % bootstrap intervals over prompts. Resumable in runs/, where several processes share the work of a study.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.common import ROOT, bars, interval, write
+from benchmarks.common import ROOT, bars, write
+from benchmarks.pool import load as load_pool
+from mcts_ray.auto import TREE
 from mcts_ray.compare.carry_out import carry_out
 from mcts_ray.compare.request import make_comparison
 from mcts_ray.gain import collect
 from mcts_ray.gain.data import Recorded
+from mcts_ray.gain.decide import decisions, regrets
 from mcts_ray.gain.evaluator import make_network
-from mcts_ray.gain.folder import Config, folder_of, weights
+from mcts_ray.gain.folder import Config, weights
 from mcts_ray.gain.learn import Examples
-from mcts_ray.gain.measure import chosen, fixed_places, net_value, predictions, regret
+from mcts_ray.gain.measure import fair, net_value, predictions, quality, regret, rules_of
 from mcts_ray.gain.record import Scale
+from mcts_ray.gain.targets import Calibration, Transitions, best_of_n_slope, make
 from mcts_ray.scenes.prompts import prompts
 
-PHI = 0.6  # the same for all arms
-SCALE = Scale(trajectories=2, states=4, noises=33, stride=2, phi=PHI)
+SETS = ("medium", "hard")
+ONLINE = "runs/gain-online"  # where the online arm's versions go
+NOISES = 33  # children by each jump, the first one without noise
+TIMES = {"prediction": (4, 8), "screen": (8,), "confirm": (4, 8)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", default="prediction", choices=("prediction", "screen", "confirm"))
+    parser.add_argument("--study", default="prediction", choices=tuple(TIMES))
     parser.add_argument("--ige", default="scenes", help="folder of the IGE")
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "gain-validation", help="prediction: transitions of validation prompts")
     parser.add_argument("--prompts", type=int, help="of each set [prediction 10, screen 40, confirm 100]")
     parser.add_argument("--best", nargs="+", help="confirm: arms, the reference first")
+    parser.add_argument("--phi", type=float, default=TREE["phi"], help="angle of branching, of all arms and of the children [%(default)s]")
+    parser.add_argument("--price", type=float, nargs="+", help="c at each budget, in place of the pool's slopes")
     args = parser.parse_args()
-    if args.study == "prediction":
-        prediction(args.ige, args.data, args.prompts or 10)
-        return
     if args.study == "confirm" and not args.best:
         parser.error("--best is missing: the arms to confirm, the best constant first")
-    screen = args.study == "screen"
-    comparison = make_comparison(
-        arms(args.ige) if screen else args.best,
-        out=ROOT / "runs" / f"gain-{args.study}", times="8" if screen else "4,8", set_names=["hard"] if screen else ["medium", "hard"],
-        split="validation" if screen else "test", count=args.prompts or (40 if screen else 100), seeds=1 if screen else 3,
-        settings=[f"phi={PHI}"], executor="local",
-    )  # fmt: skip
-    summary = carry_out(comparison, lambda line: print(line, flush=True))
-    write(f"gain-{args.study}", {"ige": json_of(args.ige), "sets": summary["sets"]})
+    times = TIMES[args.study]
+    if args.price and len(args.price) != len(times):
+        parser.error(f"--price takes a number for each of {len(times)} budgets")
+    prices = dict(zip(times, args.price)) if args.price else slopes(Config.read(args.ige), times)
+    if args.study == "prediction":
+        prediction(args.ige, args.data, args.prompts or 10, prices, args.phi)
+    else:
+        searches(args.study, args.ige, args.best, args.prompts, prices, args.phi)
+
+
+def slopes(config: Config, times: Sequence[int]) -> dict[int, float]:
+    """c at each budget, by the guide rewards of a pool of single-step trajectories of validation prompts."""
+    pool = load_pool("validation")
+    guide_PN = np.concatenate([pool[name].guide_PN for name in SETS]).astype(float)
+    return {one: best_of_n_slope(guide_PN, config.levels, one * config.levels) for one in times}
+
+
+# searches ------------------------------------------------------------------------------------------------------------
+
+
+def searches(study: str, ige: str, best: list[str] | None, count: int | None, prices: dict[int, float], phi: float) -> None:
+    """A screen or a confirmation, one comparison for each budget, since its price is one of the arms' settings."""
+    screen, found = study == "screen", {}
+    settings = [f"{name}={value}" for name, value in (TREE | {"phi": phi}).items()]
+    for times, price in prices.items():
+        out = ROOT / "runs" / f"gain-{study}-{times}"
+        comparison = make_comparison(
+            [priced(arm, price) for arm in (arms(ige) if screen else best)],
+            out=out, times=str(times), set_names=["hard"] if screen else SETS, split="validation" if screen else "test",
+            count=count or (40 if screen else 100), seeds=1 if screen else 3, settings=settings, executor="local",
+        )  # fmt: skip
+        summary = carry_out(comparison, lambda line: print(line, flush=True))
+        rows = [row for file in sorted((out / "groups").glob("*.json")) for row in json.loads(file.read_text(encoding="utf-8"))]
+        budget = times * comparison.design.levels
+        by_set = {name: decisions([row for row in rows if row["set"] == name], budget) for name in comparison.design.sets}
+        found[str(times)] = {"price": price, "decisions": {"all": decisions(rows, budget), **by_set}, "sets": summary["sets"]}
+    write(f"gain-{study}", {"ige": json_of(ige), "settings": settings, "times": found})
 
 
 def arms(ige: str) -> list[str]:
-    """Constant jumps, AYS, the table, and the IGE with each target; of `value` with each choice."""
+    """Constant jumps, AYS, the table, and the IGE with each target; of `value` with each choice, and online."""
     config = Config.read(ige)
     by_ige = f"mcts,jump=ige,ige_model={ige}"
     table = "[" + ",".join(map(str, config.table)) + "]"
     found = ["mcts,k=1", "mcts,k=2", "mcts,k=4", "mcts,k=8", "mcts,jump=ays", f"mcts,jump=table,jump_table={table}"]
     found += [f"{by_ige},ige_target={target}" for target in config.targets]
-    return found + [f"{by_ige},ige_choice={choice}" for choice in ("top-m", "sample")]
+    found += [f"{by_ige},ige_choice={choice}" for choice in ("top-m", "sample")]
+    return [*found, f"{by_ige},ige_choice=top-m,ige_online={ONLINE}"]
 
 
-def prediction(ige: str, data: Path, count: int) -> None:
+def priced(arm: str, price: float) -> str:
+    """An arm with the price of its budget, if it pays one."""
+    return f"{arm},price={price:.4g}" if "jump=ige" in arm and "price=" not in arm else arm
+
+
+# prediction ----------------------------------------------------------------------------------------------------------
+
+
+def prediction(ige: str, data: Path, count: int, prices: dict[int, float], phi: float) -> None:
     """Prediction and regret on states of validation prompts."""
     config = Config.read(ige)
-    texts = [text for name in ("medium", "hard") for text in prompts(name, "validation")[:count]]
-    collect.run(config.model, config.reward, texts, data, scale=SCALE, levels=config.levels, grid=config.grid, report=print)
-    known = Recorded(data)
+    known = collected(config, data, count, phi)
     network = make_network(config)
     network.load_state_dict({name: value.float() for name, value in load_file(weights(ige)[1]).items()})
     states = known.transitions
-    mean_NKM = predictions(network.eval(), config, Examples(torch.from_numpy(known.features), states.level, {}))
-    net_NKJ = net_value(states.reward, states.level, config, config.price)
-    rules = {f"ige, {name}": chosen(mean_NKM, config, states.level, name, config.price) for name in config.targets}
-    rules["table"] = fixed_places(config.jumps, states.level, [config.table[level - 1] for level in states.level])
-    rules |= {f"k = {k}": fixed_places(config.jumps, states.level, [k] * len(states)) for k in config.jumps}
-    rows = {name: row(config, net_NKJ, places_N, states) for name, places_N in rules.items()}
-    record = json.loads((folder_of(ige) / "metrics.json").read_text(encoding="utf-8"))
-    bars("gain", {"regret in net value": {name: found["regret"] for name, found in rows.items()}, "mean k": {name: found["k"] for name, found in rows.items()}})
-    write("gain", {"ige": json_of(ige), "states": len(states), "completions": SCALE.noises, "rows": rows, "held_out": record["prediction"]})
+    examples = Examples(torch.from_numpy(known.features), states.level, targets_of(config, states))
+    mean_NKM = predictions(network.eval(), config, examples)
+    judged, rows = fair(states, config.jumps)
+    found = {str(times): judgement(config, mean_NKM[rows], judged, price) for times, price in prices.items()}
+    last = found[str(max(prices))]["rules"]
+    panels = {"regret in net value": "regret", "mean k": "k"}
+    bars("gain", {title: {name: row[what] for name, row in last.items()} for title, what in panels.items()})
+    head = {"ige": json_of(ige), "scale": dict(known.manifest["scale"]), "states": len(states), "judged_states": len(rows)}
+    write("gain", {**head, "prediction": quality(mean_NKM, config, examples), "times": found})
 
 
-def row(config: Config, net_NKJ: np.ndarray, places_N: np.ndarray, states) -> dict:
-    """Regret with its interval over prompts, and the mean jump, over all and by level."""
-    regret_N = regret(net_NKJ, places_N)
-    by_prompt = [np.nanmean(regret_N[states.prompt == prompt]) for prompt in np.unique(states.prompt) if np.isfinite(regret_N[states.prompt == prompt]).any()]
-    sizes = np.array(config.jumps)[places_N]
-    by_level = {str(level): round(float(sizes[states.level == level].mean()), 3) for level in np.unique(states.level)}
-    return {"regret": interval(np.array(by_prompt)), "k": round(float(sizes.mean()), 3), "k_by_level": by_level}
+def collected(config: Config, data: Path, count: int, phi: float) -> Recorded:
+    """Transitions of validation prompts, made as those that the IGE has learned from but for their number and phi."""
+    texts = [text for name in SETS for text in prompts(name, "validation")[:count]]
+    scale = Scale(jumps=config.jumps, noises=NOISES, phi=phi)
+    made = {name: config.data[name] for name in ("guidance", "step_reward", "step_model")}
+    trunk = config.reader["source"] if config.reader["kind"] == "value" else None
+    where = {"levels": config.levels, "grid": config.grid, "trunk": trunk}
+    collect.run(config.model, config.reward, texts, data, scale=scale, **made, **where, report=print)
+    return Recorded(data)
+
+
+def targets_of(config: Config, states: Transitions) -> dict[str, torch.Tensor]:
+    """The targets at states; of `value` by the children with noise, `reward_rate` by the calibration of training."""
+    found = {name: make(name, states, config.jumps, Calibration(config.calibration)) for name in config.targets}
+    if "value" in found:
+        found["value"] = np.where(np.array(config.jumps)[None, :, None] < states.level[:, None, None], found["value"][:, :, 1:], np.nan)
+    return {name: torch.from_numpy(value).float() for name, value in found.items()}
+
+
+def judgement(config: Config, mean_NKM: np.ndarray, states: Transitions, price: float) -> dict:
+    """Of every rule regret, against the table and the constant of least regret, and the mean jump, over all and by level."""
+    net_NKJ = net_value(states, config.jumps, price)
+    places = rules_of(mean_NKM, config, states, price)
+    regret_N = {name: regret(net_NKJ, places_N) for name, places_N in places.items()}
+    best = min((name for name in places if name.startswith("k=")), key=lambda name: regret_N[name].mean())
+    rules = regrets(regret_N, states.prompt, ("table", best))
+    for name, places_N in places.items():
+        sizes_N = np.array(config.jumps)[places_N]
+        by_level = {str(level): round(float(sizes_N[states.level == level].mean()), 3) for level in np.unique(states.level)}
+        rules[name] |= {"k": round(float(sizes_N.mean()), 3), "k_by_level": by_level}
+    return {"price": price, "best_constant": best, "rules": rules}
 
 
 def json_of(ige: str) -> dict:

@@ -104,7 +104,8 @@ def check_ige(model: str, config: SearchConfig) -> None:
     if config.jump == "ige":
         ige = Config.read(find_ige(model, config.ige_model))
         if config.grid == ige.grid:  # others are compared once the model is loaded
-            ige.check_search(config.levels, config.grid, config.ige_target, config.jumps)
+            reward = config.reward if config.algorithm == "mcts" else None
+            ige.check_search(config.levels, config.grid, config.ige_target, config.jumps, reward)
         weights(config.ige_model or "scenes", config.ige_version)
 
 

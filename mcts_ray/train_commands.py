@@ -126,7 +126,7 @@ def train_gain(
     model: Annotated[str, typer.Option(help="The generator: scenes, a hub id or a local folder.")] = "scenes",
     out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Where checkpoints, network and table go.")] = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [those of the recipe]")] = None,
-    price: Annotated[Optional[float], typer.Option(min=0, help="Reward per call that the table is made for. [slope of best-of-8]")] = None,
+    price: Annotated[Optional[float], typer.Option(min=0, help="Reward per call the table is for. [slope of best-of-8]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in DIR.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -139,6 +139,8 @@ def train_gain(
     states: Annotated[Optional[int], typer.Option(min=1, help="With --collect: states of each trajectory. [4]")] = None,
     noises: Annotated[Optional[int], typer.Option(min=1, help="With --collect: children by each jump, the first without noise. [3]")] = None,
     stride: Annotated[Optional[int], typer.Option(min=1, help="With --collect: levels per call of completions. [2]")] = None,
+    phi: Annotated[Optional[float], typer.Option(help="With --collect: full angle of the children's noise. [1.2]")] = None,
+    schedule: Annotated[Optional[str], typer.Option(help="With --collect: constant, taper, linear or cosine. [constant]")] = None,
     levels: Annotated[Optional[int], typer.Option(min=2, help="With --collect: T. [30]")] = None,
     grid: Annotated[Optional[str], typer.Option(help="With --collect: where the levels lie. [native]")] = None,
     step_reward: Annotated[Optional[str], typer.Option(help="With --collect: scores of reward_rate: x0, lrm or value. [x0]")] = None,
@@ -152,7 +154,7 @@ def train_gain(
     run = dict(model=model, data=data, collect=collect, prompts_file=prompts, seed=seed, resume=resume, device=device, threads=threads)
     learning = dict(out=out, steps=steps, price=price)
     collecting = dict(reward=reward, count=count, trajectories=trajectories, states=states, noises=noises, stride=stride)
-    collecting |= dict(levels=levels, grid=grid, step_reward=step_reward, step_model=step_model, trunk=trunk)
+    collecting |= dict(phi=phi, schedule=schedule, levels=levels, grid=grid, step_reward=step_reward, step_model=step_model, trunk=trunk)
     training = make_gain_training(**run, **learning, **collecting)
     from mcts_ray.report.terminal import training_line
 

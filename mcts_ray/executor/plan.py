@@ -48,7 +48,8 @@ def make_plan(
     shape = denoiser.adapter.latent_shape(config.height, config.width)
     dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
     log_snr = tuple(denoiser.levels(config.levels, config.grid).log_snr_L.tolist())
-    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr, (choice.why,) if choice.why else ())
+    notes = [choice.why, denoiser.evaluator(config.ige_model).config.guidance_note(config.guidance) if config.jump == "ige" else None]
+    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr, tuple(filter(None, notes)))
 
 
 def resolve(
@@ -74,7 +75,8 @@ def with_ige(model: str, denoiser: Denoiser, config: SearchConfig) -> SearchConf
     if config.ige_online:
         source = begin_online(source, config.ige_online)
     ige = denoiser.evaluator(source).config
-    ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps)
+    reward = config.reward if config.algorithm == "mcts" else None  # others go by the table alone, as do pools, which keep every sample
+    ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps, reward)
     weights(source, config.ige_version)
     defaults = {"jump_table": ige.table_of(config.jumps)} | ({"price": ige.price} if config.algorithm == "mcts" else {})
     return config.model_copy(

@@ -8,6 +8,8 @@ V is the calibrated reward without costs, n(l) the calls still to pay from an un
     greedy   k*
     top-m    the m best in turn, one for each new child of a node
     sample   k* of one draw of V from the predictive distribution, independent for each k, drawn from the node's id
+
+A jump that is hopeless, beaten by another one beyond doubt, is never made.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ APART = 2.0  # standard deviations on both sides by which a jump must be beaten 
 
 @dataclass(frozen=True)
 class Jump:
-    """What is predicted of a jump of `k` levels: mean and variance of V after it over V after k = 1, in units of reward, and the
-    jump error 1 - cos(x0 after it, x0 after k single steps), None if the network does not know it."""
+    """What is predicted of a jump of `k` levels: mean of V after it over V after k = 1, in units of reward, how unsure that mean is, as its
+    variance, and the jump error 1 - cos(x0 after it, x0 after k single steps), None if the network does not know it."""
 
     k: int
     mean: float
@@ -128,22 +130,18 @@ class Chooser:
     def margin(self, node: str, level: int, k: int) -> float | None:
         """By how much the best that may be hoped of a jump is above the least that may be expected of another; None: not known."""
         jumps = self._jumps(node, level)
-        if not any(jump.k == k for jump in jumps):
-            return None
-        high = max(self.net(jump, level) + APART * math.sqrt(jump.variance) for jump in jumps if jump.k == k)
-        low = [self.net(jump, level) - APART * math.sqrt(jump.variance) for jump in jumps if jump.k != k]
-        return high - max(low, default=-math.inf)
+        return next((self._ahead(jump, jumps, level) for jump in jumps if jump.k == k), None)
 
     def sizes_at(self, node: str, level: int) -> list[int]:
         """The jumps from a node of which something is predicted."""
         return [jump.k for jump in self._jumps(node, level)]
 
     def k(self, node: str, level: int, draw: int, worth: Callable[[int], bool] = lambda k: True) -> int:
-        """The jump of child number `draw` of a node, one that is `worth` it; the best of all if none is."""
+        """The jump of child number `draw` of a node, one that is `worth` it and not hopeless; the best of all if none is."""
         known = self._jumps(node, level)
         if not known:
             return min(self.fallback.k(level), max(1, level - 1))
-        jumps = [jump for jump in known if worth(jump.k)]
+        jumps = [jump for jump in known if worth(jump.k) and self._ahead(jump, known, level) >= 0]
         if not jumps:
             return max(known, key=lambda jump: (self.net(jump, level), jump.k)).k
         if self.choice == "sample":
@@ -157,6 +155,11 @@ class Chooser:
         if not found:
             return []
         return [jump for jump in found.jumps if jump.k < level and (self.sizes is None or jump.k in self.sizes)]
+
+    def _ahead(self, jump: Jump, jumps: Sequence[Jump], level: int) -> float:
+        """What may be hoped of a jump less the most that may be expected of another one; below 0 it is hopeless."""
+        low = [self.net(other, level) - APART * math.sqrt(other.variance) for other in jumps if other.k != jump.k]
+        return self.net(jump, level) + APART * math.sqrt(jump.variance) - max(low, default=-math.inf)
 
     def _drawn(self, jumps: Sequence[Jump], node: str, draw: int) -> list[Jump]:
         random = Random(f"{node}/{draw}")  # seeded by text, the same in every process

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from mcts_ray.checks import check_size, collection_prompts, default_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.report.share import make_all
 from mcts_ray.reward.step import IN_ENGINE, find_step_model
+from mcts_ray.search.branching import SCHEDULES
 
 if TYPE_CHECKING:
     from mcts_ray.gain.record import Collector, Scale
@@ -51,8 +53,8 @@ def run(
 
     prompts: None for the training prompts of scenes, medium and hard in turn; count: how many of them, None: all. step_reward: whose
     calibrated scores make the target `reward_rate`: x0, lrm or value, with step_model. trunk: folder of a value head whose last hidden
-    state is recorded in place of pooled features. The same call goes on where an earlier one was cut off. Raises ValueError with one
-    sentence for what cannot be.
+    state is recorded in place of pooled features. The same call goes on where an earlier one was cut off, and takes a part of the shards
+    where another process is at it. Raises ValueError with one sentence for what cannot be.
     """
     from mcts_ray.gain.record import Collector, Scale
 
@@ -87,18 +89,29 @@ def run(
 
 
 def _collect(collector: Collector, manifest: dict[str, Any], out: Path, report: Report) -> None:
-    from mcts_ray.gain.data import write_shard
+    """Make the shards that are not there, and that no other process has under way."""
+    from mcts_ray.gain.data import write_manifest, write_shard
 
     out.mkdir(parents=True, exist_ok=True)
     texts = manifest["prompts"]
-    for first in range(_done(manifest), len(texts), PER_SHARD):
-        chosen = texts[first : first + PER_SHARD]
-        tensors = collector.shard(chosen, first)
+    firsts = {out / f"shard-{number:05d}.safetensors": first for number, first in enumerate(range(0, len(texts), PER_SHARD))}
+
+    def noted() -> dict[str, Any]:
+        return write_manifest(out, manifest, [file for file in firsts if file.exists()])
+
+    def make(file: Path) -> None:
+        chosen = texts[firsts[file] : firsts[file] + PER_SHARD]
+        tensors = collector.shard(chosen, firsts[file])
         if not tensors:
             raise ValueError(f"no trajectory of the prompts from {chosen[0]!r} on came to its end; nothing can be recorded")
-        write_shard(out, manifest, tensors, len(chosen), collector.nfe)
-        states, nfe = (sum(shard[what] for shard in manifest["shards"]) for what in ("states", "nfe"))
-        report(f"{_done(manifest)} of {len(texts)} prompts, {states} states, {nfe} NFE")
+        write_shard(file, tensors, len(chosen), collector.nfe)
+        done = noted()
+        states, nfe = (sum(shard[what] for shard in done["shards"]) for what in ("states", "nfe"))
+        report(f"{_done(done)} of {len(texts)} prompts, {states} states, {nfe} NFE")
+
+    noted()
+    make_all(dict.fromkeys(firsts, make), out / ".lock", report)
+    noted()
 
 
 def _check_scale(scale: Scale, levels: int) -> None:
@@ -111,6 +124,9 @@ def _check_scale(scale: Scale, levels: int) -> None:
         raise ValueError(f"level {wrong[0] if wrong else levels} has nothing to choose; choose from 2 to {max(2, levels)}")
     if min(scale.noises, scale.stride, scale.states) < 1:
         raise ValueError("noises, stride and states must be at least 1")
+    if scale.schedule not in SCHEDULES or not 0 < scale.phi <= 1.5:
+        wrong = f"{scale.phi:g} and {scale.schedule}"
+        raise ValueError(f"phi must be above 0 and at most 1.5, and its schedule one of {', '.join(SCHEDULES)}, not {wrong}")
 
 
 def _check_same(out: Path, before: dict[str, Any] | None, depends: dict[str, Any]) -> None:

@@ -9,18 +9,21 @@ of `mcts_ray.gain.targets.Transitions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from mcts_ray.fitting import shards
-from mcts_ray.fitting.shards import Shards, add_shard, write_manifest
+from mcts_ray.fitting.shards import MANIFEST, Shards
 from mcts_ray.gain.targets import Transitions
+from mcts_ray.report.share import replacing
 
 KIND = "transitions"
 FIELDS = tuple(each.name for each in fields(Transitions))
@@ -57,13 +60,25 @@ class Recorded(Shards):
         return np.flatnonzero(~out_N), np.flatnonzero(out_N)
 
 
-def write_shard(folder: Path, manifest: dict[str, Any], tensors: Mapping[str, np.ndarray], prompts: int, nfe: int) -> None:
-    """Add a shard with the states of the next `prompts` prompts, which cost `nfe`; a run that is cut off leaves no half of one."""
-    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+def write_shard(file: Path, tensors: Mapping[str, np.ndarray], prompts: int, nfe: int) -> None:
+    """The states of some prompts, which cost `nfe`; a run that is cut off leaves no half of a shard."""
     about = {"prompts": prompts, "states": len(tensors["key"]), "nfe": nfe}
-    add_shard(folder, manifest, partial(save_file, arrays), about)
-    for level in np.unique(tensors["level"]).tolist():
-        made_K = np.isfinite(tensors["reward"][tensors["level"] == level]).any(2).sum(0).tolist()
-        before = manifest["counts"].get(str(level), [0] * len(made_K))
-        manifest["counts"][str(level)] = [old + new for old, new in zip(before, made_K)]
-    write_manifest(folder, manifest)
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with replacing(file) as unfinished:
+        save_file(arrays, unfinished, {name: str(number) for name, number in about.items()})
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+    """Enter the shards that are there, with counts of their states by level and jump; returns what was written. Several processes may."""
+    entries, counts = [], {}
+    for file in files:
+        with safe_open(file, "np") as shard:
+            about = {name: int(number) for name, number in shard.metadata().items()}
+            level_n, made_nK = shard.get_tensor("level"), np.isfinite(shard.get_tensor("reward")).any(2)
+        entries.append({"file": file.name, "bytes": file.stat().st_size, **about})
+        for level in np.unique(level_n).tolist():
+            counts[level] = counts.get(level, 0) + made_nK[level_n == level].sum(0)
+    found = {**manifest, "shards": entries, "counts": {str(level): made_K.tolist() for level, made_K in sorted(counts.items())}}
+    with replacing(folder / MANIFEST) as unfinished:
+        unfinished.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return found

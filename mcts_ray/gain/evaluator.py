@@ -33,6 +33,7 @@ class Evaluator:
         self.config, self.reader, self.source, self.device = config, reader, source, device
         self.taps = reader.taps
         self._networks: dict[int, GainNetwork] = {}
+        self._asked: dict[tuple[int, str], GainNetwork] = {}  # of a version, what is asked where a target is
         self._newest, file = weights(source)
         self._networks[self._newest] = self._load(file)
 
@@ -44,6 +45,7 @@ class Evaluator:
     def install(self, version: int, state: Mapping[str, torch.Tensor]) -> None:
         """From now on `version`, with these weights, is the newest."""
         self._networks[version] = _network(self.config, state).to(self.device)
+        self._asked.clear()
         self._newest = version
         for old in sorted(self._networks)[:-KEPT]:
             del self._networks[old]
@@ -62,20 +64,29 @@ class Evaluator:
         """What the jumps from B states gain, in the order given."""
         features_BF = self.reader.read(states)
         found: dict[int, Gains] = {}
-        for version in dict.fromkeys(setting.ige_version for setting in settings):
-            rows = [row for row, setting in enumerate(settings) if setting.ige_version == version]
-            number, network = self.network(version)
+        for version, target in dict.fromkeys((setting.ige_version, setting.ige_target) for setting in settings):
+            rows = [row for row, setting in enumerate(settings) if (setting.ige_version, setting.ige_target) == (version, target)]
+            number, network = self._asking(version, target)
             mean_BKM, variance_BKM = predict(network, self.config, features_BF[rows], [levels[row] for row in rows])
             for row, mean_KM, variance_KM in zip(rows, mean_BKM.tolist(), variance_BKM.tolist()):
-                jumps = self._jumps(mean_KM, variance_KM, levels[row], settings[row].ige_target)
+                jumps = self._jumps(network.targets, mean_KM, variance_KM, levels[row], target)
                 kept = features_BF[row].half().cpu().numpy().tobytes() if settings[row].ige_features else None
                 found[row] = Gains(nodes[row], number, jumps, kept)
         return [found[row] for row in range(len(nodes))]
 
-    def _jumps(self, mean_KM: list[list[float]], variance_KM: list[list[float]], level: int, target: str) -> tuple[Jump, ...]:
+    def _asking(self, version: int | None, target: str) -> tuple[int, GainNetwork]:
+        """A version's networks of a target and of the jump error, the only ones that a search by this target asks."""
+        number, network = self.network(version)
+        if (number, target) not in self._asked:
+            self._asked[number, target] = network.only(tuple(name for name in self.config.targets if name in (target, "jump_error")))
+        return number, self._asked[number, target]
+
+    def _jumps(
+        self, targets: Sequence[str], mean_KM: list[list[float]], variance_KM: list[list[float]], level: int, target: str
+    ) -> tuple[Jump, ...]:
         """One state's predictions on a target, in units of reward; of jumps without data none."""
-        config, m = self.config, self.config.targets.index(target)
-        wrong = config.targets.index("jump_error") if "jump_error" in config.targets else None
+        config, m = self.config, targets.index(target)
+        wrong = targets.index("jump_error") if "jump_error" in targets else None
         base = None
         jumps = []
         for place, k in enumerate(config.jumps):
@@ -99,10 +110,10 @@ class Evaluator:
 def predict(
     network: GainNetwork, config: Config, features_BF: torch.Tensor, levels: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of the targets in their own units, (B, K, M) each; of jumps beyond level 0 they mean nothing."""
+    """Mean and variance of the network's targets in their own units, (B, K, M) each; of jumps beyond level 0 they mean nothing."""
     log_snr_B, landing_BK = noise_of(config.log_snr, config.jumps, levels, features_BF.device)
     mean_BKM, log_variance_BKM = network(features_BF, log_snr_B, landing_BK)
-    center_M, scale_M = torch.tensor([config.units[name] for name in config.targets], device=features_BF.device).unbind(1)
+    center_M, scale_M = torch.tensor([config.units[name] for name in network.targets], device=features_BF.device).unbind(1)
     return center_M + scale_M * mean_BKM, scale_M**2 * log_variance_BKM.exp()
 
 

@@ -33,7 +33,7 @@ class Config:
     where the levels lie, log_snr: of each level 0 ... T. jumps, targets: what it predicts. units: center and scale of each target in
     training. worth: what one unit of a target is worth in reward. counts: states in training, by level, one number for each jump.
     table: the best jump at each level 1 ... T at `price`, reward per call. generator: `fingerprint` of the U-Net. data: what the
-    transitions were.
+    transitions were. calibration: the line of step scores at each level by which `reward_rate` was made.
     """
 
     model: str
@@ -51,8 +51,9 @@ class Config:
     table: tuple[int, ...]
     price: float
     generator: tuple[float, ...]
-    width: int = 128
+    width: int = 64
     blocks: int = 2
+    calibration: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -64,6 +65,7 @@ class Config:
             if found.pop("kind") != "ige":
                 raise ValueError("it is another kind of network")
             found["counts"] = {int(level): tuple(counts) for level, counts in found["counts"].items()}
+            found["calibration"] = {int(level): tuple(line) for level, line in found.get("calibration", {}).items()}
             found["units"] = {name: tuple(pair) for name, pair in found["units"].items()}
             lists = {name: tuple(found[name]) for name in ("log_snr", "jumps", "targets", "table", "generator")}
             return cls(**found | lists)
@@ -75,6 +77,11 @@ class Config:
         """As `read` wants it."""
         (folder / "config.json").write_text(json.dumps({"kind": "ige", **asdict(self)}, indent=1) + "\n", encoding="utf-8")
 
+    @property
+    def children(self) -> int:
+        """J: over how many children of a jump its gain was averaged in training."""
+        return self.data["scale"]["noises"]
+
     def known(self, level: int) -> tuple[int, ...]:
         """The jumps for which there were data at a level."""
         return tuple(k for k, count in zip(self.jumps, self.counts.get(level, ())) if count and k <= level)
@@ -83,15 +90,24 @@ class Config:
         """The table where only some of its jumps may be made: each of the others becomes the next smaller one."""
         return tuple(max((k for k in jumps if k <= best), default=min(jumps)) for best in self.table)
 
-    def check_search(self, levels: int, grid: str, target: str, jumps: Sequence[int]) -> None:
-        """ValueError unless it knows the levels of a search, its target and its jumps."""
+    def check_search(self, levels: int, grid: str, target: str, jumps: Sequence[int], reward: str | None = None) -> None:
+        """ValueError unless it knows the levels of a search, its target, its jumps and, where one is given, its reward."""
         if (levels, grid) != (self.levels, self.grid):
             mine = f"levels {self.levels} and grid {self.grid}"
             raise ValueError(f"the IGE was trained for {mine}, not levels {levels} and grid {grid}; set them so or train another")
         if target not in self.targets:
             raise ValueError(f"the IGE was not trained on {target}; set ige_target to {' or '.join(self.targets)}")
+        if reward is not None and reward not in (self.reward, self.reward.rpartition(":")[2]):  # MODULE:FUNCTION, given as the function
+            raise ValueError(f"the IGE was trained on gains in reward {self.reward}, not {reward}; set reward so or train another")
         if not set(jumps) <= set(self.jumps):
             raise ValueError(f"the IGE knows jumps of {_list(self.jumps)} levels, not all of {_list(jumps)}; set jumps to some of its")
+
+    def guidance_note(self, guidance: float) -> str | None:
+        """What to know of a search with this guidance; None where it is that of training."""
+        trained = self.data.get("guidance")
+        if trained in (None, guidance):
+            return None
+        return f"the IGE was trained at guidance {trained:g}; what it predicts of jumps at guidance {guidance:g} has not been measured"
 
     def check_model(self, generator: Sequence[float], log_snr: Sequence[float]) -> None:
         """ValueError unless the U-Net and its levels are those that it was trained with."""

@@ -1,7 +1,10 @@
 """The losses of an IGE, offline and online.
 
     NLL = s^(2 beta) [ (y - m)^2 / s^2 + ln s^2 ] / 2                          beta-NLL (arXiv 2203.09168), the factor without gradient
-    pair of children of one state by jumps k, l:   y = (R_k - R_l) / scale,  m = m_k - m_l,  s^2 = s_k^2 + s_l^2
+    state:                                         y = mean over the J children of a jump
+    pair of children of one state by jumps k, l:   y = (R_k - R_l) / scale,  m = m_k - m_l,  s^2 = J (s_k^2 + s_l^2)
+
+So s^2 is the variance of a mean gain, which a choice between jumps is about, not that of a single completion.
 
 Legend: B states, K jumps, M targets, J children of a jump; all targets standardised.
 """
@@ -48,12 +51,11 @@ def losses(network: GainNetwork, config: Config, examples: Examples, beta: float
         if name not in examples.targets:
             continue
         center, scale = config.units[name]
-        true_BKJ = (examples.targets[name].to(device) - center) / scale
-        there = torch.isfinite(true_BKJ) & ~network.still.to(device)[None, :, m, None]
+        true_BK = (examples.targets[name].to(device).nanmean(2) - center) / scale
+        there = torch.isfinite(true_BK) & ~network.still.to(device)[:, m]
         if there.any():
-            true_BKJ = torch.where(there, true_BKJ, 0.0)
-            nll_BKJ = likelihood(mean_BKM[:, :, m, None], log_variance_BKM[:, :, m, None], true_BKJ, beta)
-            found[name] = nll_BKJ[there].mean()
+            nll_BK = likelihood(mean_BKM[:, :, m], log_variance_BKM[:, :, m], torch.where(there, true_BK, 0.0), beta)
+            found[name] = nll_BK[there].mean()
     return found
 
 
@@ -73,5 +75,5 @@ def pair_loss(
     one, other = (torch.tensor([config.jumps.index(pair[side]) for pair in pairs], device=device) for side in (0, 1))
     row = torch.arange(len(pairs), device=device)
     mean_B = mean_BKM[row, one, m] - mean_BKM[row, other, m]
-    variance_B = log_variance_BKM[row, one, m].exp() + log_variance_BKM[row, other, m].exp()
+    variance_B = config.children * (log_variance_BKM[row, one, m].exp() + log_variance_BKM[row, other, m].exp())
     return likelihood(mean_B, variance_B.log(), difference.to(device) / config.units["value"][1]).mean()

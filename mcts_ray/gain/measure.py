@@ -1,7 +1,8 @@
 """How good an IGE is on states of held-out prompts: prediction by target, jump and level; what the chosen jumps are worth, and regret.
 
-Net value of a jump from a state: E[R] - c (calls to finish). The best jump of a state is chosen on one half of its completions and valued
-on the other, or the winner's luck would count as its worth.
+Net value of a jump from a state: E[R] - c (calls to finish), both by the completions that were recorded, so that no gain is paid for by
+another policy's calls. The best jump of a state is chosen on one half of its completions and valued on the other, or the winner's luck
+would count as its worth. All rules are judged on the same states and jumps (`fair`).
 
 Legend: N states, K jumps, J completions, M targets.
 """
@@ -9,6 +10,7 @@ Legend: N states, K jumps, J completions, M targets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from mcts_ray.gain.evaluator import predict
 from mcts_ray.gain.folder import Config
 from mcts_ray.gain.learn import Examples
 from mcts_ray.gain.network import GainNetwork
-from mcts_ray.gain.policy import Table, path
+from mcts_ray.gain.targets import Transitions
 
 ROWS = 512  # at once
 
@@ -39,7 +41,7 @@ def quality(mean_NKM: np.ndarray, config: Config, examples: Examples) -> dict[st
     """By target: `all` its figures, over `k` and over `level`."""
     found = {}
     for m, name in enumerate(config.targets):
-        true_NK = _mean(examples.targets[name].numpy())
+        true_NK = mean_of(examples.targets[name].numpy())
         moving = [place for place, k in enumerate(config.jumps) if not (k == 1 and name in ("value", "jump_error"))]
         by_k = {str(config.jumps[place]): figures(mean_NKM[:, place, m], true_NK[:, place]) for place in moving}
         by_level = {}
@@ -61,11 +63,32 @@ def figures(mean: np.ndarray, true: np.ndarray) -> dict[str, float | int | None]
     return {"r2": float(1 - ((true - mean) ** 2).sum() / ((true - true.mean()) ** 2).sum()), "spearman": rank, "count": len(true)}
 
 
-def chosen(mean_NKM: np.ndarray, config: Config, level_N: np.ndarray, target: str, price: float) -> np.ndarray:
-    """The jump (its place in `jumps`) that a search would choose greedily for each state, on a target, with n of the table."""
+def fair(data: Transitions, jumps: Sequence[int]) -> tuple[Transitions, np.ndarray]:
+    """The states (their rows) at which jumps can be compared, with what all jumps share.
+
+    Children without noise are left out, and jumps that end at level 0, where noise changes nothing and no search may choose them: their
+    rewards are NaN, their calls -1. Of each other jump, at least two, both halves of the children must be there.
+    """
+    noisy_NKJ = data.reward[:, :, 1:].copy()
+    open_NK = np.asarray(jumps)[None] < data.level[:, None]
+    noisy_NKJ[~open_NK] = np.nan
+    there_NK = np.all([np.isfinite(noisy_NKJ[:, :, half::2]).any(2) for half in (0, 1)], axis=0)
+    rows = np.flatnonzero((there_NK | ~open_NK).all(1) & (open_NK.sum(1) > 1))
+    return replace(data, reward=noisy_NKJ, calls=np.where(open_NK, data.calls, -1)).take(rows), rows
+
+
+def chosen(mean_NKM: np.ndarray, config: Config, calls_NK: np.ndarray, target: str, price: float) -> np.ndarray:
+    """The jump (its place in `jumps`) that a search would choose greedily for each state, on a target; calls: -1 for jumps left out."""
     unit_K = np.array([config.worth[target] * (k if target == "reward_rate" else 1) for k in config.jumps])
     gain_NK = unit_K * mean_NKM[:, :, config.targets.index(target)]
-    return best_places(gain_NK - price * to_pay(config, level_N))
+    return best_places(gain_NK - price * _known(calls_NK))
+
+
+def rules_of(mean_NKM: np.ndarray, config: Config, data: Transitions, price: float) -> dict[str, np.ndarray]:
+    """The jumps (their places) at states, `fair` ones, by every rule: the IGE on each target, the table, each constant."""
+    rules = {f"ige {name}": chosen(mean_NKM, config, data.calls, name, price) for name in config.targets}
+    rules["table"] = fixed_places(config.jumps, data.level, [config.table[level - 1] for level in data.level])
+    return rules | {f"k={k}": fixed_places(config.jumps, data.level, [k] * len(data)) for k in config.jumps}
 
 
 def best_places(net_NK: np.ndarray) -> np.ndarray:
@@ -74,35 +97,34 @@ def best_places(net_NK: np.ndarray) -> np.ndarray:
     return net_NK.shape[1] - 1 - filled[:, ::-1].argmax(1)
 
 
-def to_pay(config: Config, level_N: np.ndarray) -> np.ndarray:
-    """n(a - k) (N, K) under the table, NaN for jumps beyond level 0."""
-    calls = [len(path(Table(config.table), level)) - 1 for level in range(config.levels + 1)]
-    return np.array([[calls[level - k] if k <= level else np.nan for k in config.jumps] for level in level_N.tolist()])
-
-
 def fixed_places(jumps: Sequence[int], level_N: np.ndarray, wanted_N: Sequence[int]) -> np.ndarray:
-    """The place of the largest jump of at most `wanted` and the level, for each state."""
-    return np.array([max(place for place, k in enumerate(jumps) if k <= min(want, level)) for want, level in zip(wanted_N, level_N.tolist())])
+    """For each state the place of the largest jump of at most `wanted` that does not end at level 0."""
+    most_N = np.minimum(wanted_N, level_N - 1).tolist()
+    return np.array([max(place for place, k in enumerate(jumps) if k <= most) for most in most_N])
 
 
-def net_value(reward_NKJ: np.ndarray, level_N: np.ndarray, config: Config, price: float) -> np.ndarray:
+def net_value(data: Transitions, jumps: Sequence[int], price: float) -> np.ndarray:
     """Net values of completions (N, K, J), over that of k = 1 at the same noise."""
-    first = config.jumps.index(1)
-    pay_NK = to_pay(config, level_N)
-    gain_NKJ = reward_NKJ - reward_NKJ[:, [first]]
+    first = list(jumps).index(1)
+    pay_NK = _known(data.calls)
+    gain_NKJ = data.reward - data.reward[:, [first]]
     return gain_NKJ - price * (pay_NK - pay_NK[:, [first]])[:, :, None]
 
 
 def regret(net_NKJ: np.ndarray, places_N: np.ndarray) -> np.ndarray:
     """(N,): by how much the jumps at `places` are worse than the best, found on one half of the completions and valued on the other,
-    both ways round. NaN where a half is empty."""
-    halves = [_mean(net_NKJ[:, :, half::2]) for half in (0, 1)]
+    both ways round."""
+    halves = [mean_of(net_NKJ[:, :, half::2]) for half in (0, 1)]
     rows = np.arange(len(places_N))
     found = [worth_NK[rows, best_places(seen_NK)] - worth_NK[rows, places_N] for seen_NK, worth_NK in (halves, halves[::-1])]
     return (found[0] + found[1]) / 2
 
 
-def _mean(value_NKJ: np.ndarray) -> np.ndarray:
+def _known(calls_NK: np.ndarray) -> np.ndarray:
+    return np.where(calls_NK < 0, np.nan, calls_NK)
+
+
+def mean_of(value_NKJ: np.ndarray) -> np.ndarray:
     """Over J, of those that are there; NaN where none is."""
     known = np.isfinite(value_NKJ)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,9 +1,9 @@
 """Learning while searches run: a bounded buffer of transitions, fine-tuning, and versions that are only kept if they are not worse.
 
-A transition is a pair of children of one state that differ in the jump alone, with the difference of their rewards; it trains the target
-`value` (`mcts_ray.gain.learn.pair_loss`), while predictions of the other targets are held where they were. A new version is judged on the
+A transition is a pair of children of one state that differ in the jump alone, with the difference of their rewards; it trains the network
+of the target `value` (`mcts_ray.gain.learn.pair_loss`), those of the other targets stay what they are. A new version is judged on the
 held-out transitions of the offline data, which nothing is ever trained on and to which nothing is added: one of higher loss is rolled back.
-Every attempt is a line of online.jsonl. A folder is written by one trainer at a time.
+Every attempt is a line of online.jsonl. Trainers of several processes take turns at a folder, each going on from the newest version.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from mcts_ray.gain.choose import Transition
-from mcts_ray.gain.evaluator import make_network, noise_of, save_weights
+from mcts_ray.gain.evaluator import make_network, save_weights
 from mcts_ray.gain.folder import Config, folder_of, weights
 from mcts_ray.gain.learn import Examples, losses, pair_loss
+from mcts_ray.report.share import turn
 
 CAPACITY = 4096  # transitions in a buffer
-LEAST = 1.0  # weight of staying where the other targets were
 BUFFER = "buffer.safetensors"
 LOG = "online.jsonl"
 
@@ -88,13 +88,11 @@ class OnlineTrainer:
         self.folder, self.every, self.steps, self.batch, self.lr, self.seed = folder_of(source), every, steps, batch, lr, seed
         self.config = Config.read(source)
         self.held_out = _held_out(self.folder)
-        self.version, file = weights(source)
-        self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
-        self.attempts = max([self.version, *(line["version"] for line in self._log())])
+        self.version = -1
+        self._catch_up()
         self.buffer = ReplayBuffer(capacity)
         self.buffer.load(self.folder / BUFFER)
         self._seen = self.buffer.total
-        self.loss = self._judge(self._state)
 
     def add(self, transitions: Iterable[Transition]) -> None:
         """Take transitions of running searches; those of jumps that the IGE does not know are left out."""
@@ -107,6 +105,20 @@ class OnlineTrainer:
 
     def learn(self) -> Version | None:
         """Fine-tune, judge, and keep or roll back; the new version if it is kept."""
+        with turn(self.folder / ".lock", LOG, wait=True):
+            self._catch_up()
+            return self._attempt()
+
+    def _catch_up(self) -> None:
+        """Take up the newest version, which another process may have made, and the number of the last attempt."""
+        newest, file = weights(self.folder)
+        if newest != self.version:
+            self.version = newest
+            self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
+            self.loss = self._judge(self._state)
+        self.attempts = max([self.version, *(line["version"] for line in self._log())])
+
+    def _attempt(self) -> Version | None:
         self._seen = self.buffer.total
         self.attempts += 1
         self.buffer.save(self.folder / BUFFER)
@@ -125,10 +137,9 @@ class OnlineTrainer:
 
     def _tuned(self) -> dict[str, torch.Tensor]:
         """The newest weights after `steps` steps on the buffer."""
-        network, before = make_network(self.config), make_network(self.config)
-        for one in (network, before):
-            one.load_state_dict(self._state)
-            one.eval()  # no dropout: few steps, and targets to stay at
+        network = make_network(self.config)
+        network.load_state_dict(self._state)
+        network.eval()  # no dropout: few steps
         optimiser = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.0)
         rng = np.random.default_rng([self.seed, self.attempts])
         for _ in range(self.steps):
@@ -136,22 +147,12 @@ class OnlineTrainer:
             features = torch.from_numpy(np.stack([np.frombuffer(row.features, np.float16) for row in rows]))
             levels, pairs = [row.level for row in rows], [(row.k, row.other) for row in rows]
             difference = torch.tensor([row.difference for row in rows], dtype=torch.float32)
-            loss = pair_loss(network, self.config, features, levels, pairs, difference) + LEAST * self._drift(network, before, features, levels)
+            loss = pair_loss(network, self.config, features, levels, pairs, difference)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
         return network.state_dict()
-
-    def _drift(self, network, before, features_BF: torch.Tensor, levels: list[int]) -> torch.Tensor:
-        """Mean squared change of the predicted means of the other targets."""
-        others = [m for m, name in enumerate(self.config.targets) if name != "value"]
-        if not others:
-            return torch.zeros(())
-        noise = noise_of(self.config.log_snr, self.config.jumps, levels)
-        with torch.no_grad():
-            there = before(features_BF.float(), *noise)[0][..., others]
-        return (network(features_BF.float(), *noise)[0][..., others] - there).square().mean()
 
     @torch.no_grad()
     def _judge(self, state: dict[str, torch.Tensor]) -> float:

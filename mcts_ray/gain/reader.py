@@ -11,13 +11,12 @@ Legend: B states, C' x h x w feature map, L tokens of width D, F features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 
-from mcts_ray.gain.folder import PRINT
-from mcts_ray.reward.step import IN_ENGINE, States
+from mcts_ray.gain.folder import PRINT, absolute
+from mcts_ray.reward.step import States, load_scorer
 
 KINDS = ("pooled", "value")
 MANY_BLOCKS = 2  # a U-Net with more up blocks than this is a large one
@@ -51,8 +50,8 @@ class Pooled:
 
     def read(self, states: States) -> torch.Tensor:
         maps = [*(states.taps[name] for name in self.taps), states.x0]
-        parts = [part for map_BChw in maps for part in _moments(map_BChw.flatten(2))]
-        parts += _moments(states.embeddings.transpose(1, 2))
+        parts = [part for map_BChw in maps for part in _moments(map_BChw.flatten(2), 2)]
+        parts += _moments(states.embeddings, 1)
         return torch.cat(parts, 1).clamp(-HALF, HALF)
 
 
@@ -60,12 +59,12 @@ class Trunk:
     """The last hidden state of a value head, with the mean and the log variance that it predicts."""
 
     def __init__(self, adapter, source: str) -> None:
-        self._head = import_module(IN_ENGINE["value"]).load(source, adapter)
+        self._head = load_scorer("value", source, adapter)
         self._hidden = torch.empty(0)
         last = self._head.network.head
         last.register_forward_pre_hook(self._catch)
         self.taps = tuple(self._head.taps)
-        self.facts = {"kind": "value", "source": source}
+        self.facts = {"kind": "value", "source": absolute(source)}
         self.features = last[0].normalized_shape[0] + 2
 
     def read(self, states: States) -> torch.Tensor:
@@ -116,7 +115,8 @@ def fingerprint(unet) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _moments(value_BCN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation over N."""
-    spread, mean = torch.std_mean(value_BCN, 2, correction=0)
-    return mean, spread
+def _moments(value: torch.Tensor, over: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation over a dimension; `torch.std_mean` takes several times as long on a CPU."""
+    value = value.float()
+    mean = value.mean(over, keepdim=True)
+    return mean.squeeze(over), (value - mean).square_().mean(over).sqrt_()

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from mcts_ray.auto import TREE
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.decode import Decoder
@@ -34,13 +35,13 @@ from mcts_ray.search.branching import scheduled
 from mcts_ray.search.ids import child_id, jump_id
 
 RECORDER = ("recorder", "")  # as a step reward and model
-SCHEDULE = "taper"  # of phi, as in searches
 
 
 @dataclass(frozen=True)
 class Scale:
     """How much is recorded: trajectories of each prompt, the first half without noise; states of each, at levels `at` or one from each
-    part of the levels; jumps; noises of each, the first one none; stride of completions; phi at full angle."""
+    part of the levels; jumps; noises of each, the first one none; stride of completions; phi at full angle and its schedule, those of the
+    tree that is best on scenes (`mcts_ray.auto`)."""
 
     trajectories: int = 2
     states: int = 4
@@ -48,7 +49,8 @@ class Scale:
     jumps: tuple[int, ...] = (1, 2, 4, 8)
     noises: int = 3
     stride: int = 2
-    phi: float = 0.6
+    phi: float = TREE["phi"]
+    schedule: str = TREE["phi_schedule"]
 
 
 @dataclass(eq=False)
@@ -170,7 +172,7 @@ class Collector:
         fine = _edges(Edge(jump_id(state.node, 1), a - 1), 1)
         scored = tuple(edge.node for edge in fine if edge.level in ends and edge.level)
         yield 0, 0, Work(f"{number}/fine", search, setting, state.node, "jump", fine, scored=scored), {}
-        angle = scheduled(a, self.config.levels, self.scale.phi, SCHEDULE)
+        angle = scheduled(a, self.config.levels, self.scale.phi, self.scale.schedule)
         shape = self.denoiser.adapter.latent_shape(setting.height, setting.width)
         for k in (k for k in self.scale.jumps if k <= a):
             for j in range(self.scale.noises if angle > 0 and k < a else 1):

@@ -12,7 +12,8 @@ from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.report.run import check_writable
 from mcts_ray.request import read_prompts
 
-COLLECTS = ("reward", "count", "trajectories", "states", "noises", "stride", "step_reward", "step_model", "trunk", "levels", "grid")
+AMOUNTS = ("trajectories", "states", "noises", "stride", "phi", "schedule")  # of `mcts_ray.gain.record.Scale`
+COLLECTS = ("reward", "count", *AMOUNTS, "step_reward", "step_model", "trunk", "levels", "grid")
 TRAINS = ("out", "steps", "price")
 
 
@@ -41,7 +42,7 @@ class GainTraining:
             from mcts_ray.gain.record import Scale
         if not self.collect:
             return train.run(self.model, self.data, options.pop("out"), resume=self.resume, **options, **where)
-        amounts = {name: options.pop(name) for name in ("trajectories", "states", "noises", "stride") if name in options}
+        amounts = {name: options.pop(name) for name in AMOUNTS if name in options}
         return collect.run(self.model, options.pop("reward", None), self.prompts, self.data, scale=Scale(**amounts), **options, **where)
 
 

@@ -13,9 +13,13 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from mcts_ray.compare.figures import best_of
+
 DECIDED = 0.02  # of 1 - s(a), below which there is no share of it to speak of
 FEWEST = 8  # pairs for a level's own line
 SMOOTH = 1 / 15  # of T: width of the kernel by which neighbouring levels join in a table
+SURE = 3.0  # standard errors; about a hundred differences are looked at for a table
+POOL = 32  # finished trajectories of a prompt that show its best-of-n curve
 BEST_OF_8, BEST_OF_9 = 1.4236, 1.4850  # expected maxima of so many standard normals
 
 
@@ -154,35 +158,94 @@ def worth(name: str, data: Transitions, jumps: Sequence[int], calibration: Calib
 
 
 def price_of_a_call(data: Transitions, levels: int) -> float:
-    """c: slope of the best-of-n curve at eight trajectories, in reward per call: sd of rewards within a prompt, times the expected
-    maximum of 9 over that of 8 standard normals, over the calls of a trajectory of single steps."""
+    """c: slope of the best-of-n curve at eight trajectories of single steps, in reward per call.
+
+    Exact (`best_of_n_slope`) where `POOL` trajectories of every prompt were recorded. Of fewer only by the sd of rewards within a prompt,
+    times the expected maximum of 9 over that of 8 standard normals: rewards are bounded and not normal, so where a pool of finished
+    samples is at hand, the slope in it at the budget of the search is the better price.
+    """
     rewards: dict[int, dict[int, float]] = {}
     for row in np.argsort(data.level, kind="stable"):  # of each trajectory one: the fine path from its highest state
         if np.isfinite(data.end[row]):
             rewards.setdefault(int(data.prompt[row]), {})[int(data.trajectory[row])] = float(data.end[row])
-    spreads = [np.var(list(ends.values()), ddof=1) for ends in rewards.values() if len(ends) > 1]
-    return float(np.sqrt(np.mean(spreads))) * (BEST_OF_9 - BEST_OF_8) / levels if spreads else 0.0
+    pools = [list(ends.values()) for ends in rewards.values() if len(ends) > 1]
+    if not pools:
+        return 0.0
+    if (fewest := min(map(len, pools))) >= POOL:
+        return best_of_n_slope(np.array([pool[:fewest] for pool in pools]), levels, 8 * levels)
+    return float(np.sqrt(np.mean([np.var(pool, ddof=1) for pool in pools]))) * (BEST_OF_9 - BEST_OF_8) / levels
+
+
+def best_of_n_slope(reward_PN: np.ndarray, cost: int, budget: int) -> float:
+    """c at a budget: what one more call wins for best-of-n, mean over P prompts of N finished samples that cost `cost` calls each.
+
+    [best of n + 1 - best of n] / cost at n = budget / cost, expected over all subsets of the N.
+    """
+    n = max(1, budget // cost)
+    if n >= reward_PN.shape[1]:
+        raise ValueError(f"a pool of {reward_PN.shape[1]} samples has no slope at {n} samples; make a larger one")
+    return float((best_of(reward_PN, reward_PN, n + 1) - best_of(reward_PN, reward_PN, n)).mean()) / cost
 
 
 def best_jumps(data: Transitions, jumps: Sequence[int], levels: int, price: float) -> tuple[int, ...]:
     """The table: at each level 1 ... T the jump of highest mean gain less price times the calls still to pay, n(l) = 1 + n(l - k(l)).
 
-    Gains of neighbouring levels count by a Gaussian kernel, about the nearest level that has any. Of equal ones the larger jump is taken.
+    That is the best constant one (`best_constant`) unless another is ahead of it by `SURE` standard errors of their difference: of several
+    noisy means the highest is mostly the luckiest. Gains of neighbouring levels count by a Gaussian kernel. Of equal ones the larger
+    jump is taken.
     """
-    gain = value(data, jumps)
-    count_NK = np.isfinite(gain).sum(2)
-    sum_NK = np.where(np.isfinite(gain), gain, 0.0).sum(2)
+    gain_NK, steady = _mean_gain(data, jumps), best_constant(data, jumps, levels, price)
     calls, table = [0.0], []
     for level in range(1, levels + 1):
-        nets = {}
-        for place, k in enumerate(jumps):
-            made_N = count_NK[:, place] > 0
-            if k <= level and made_N.any():
-                distance_n = ((data.level[made_N] - level) / (SMOOTH * levels)) ** 2
-                weight_n = np.exp((distance_n.min() - distance_n) / 2)
-                mean = weight_n @ sum_NK[made_N, place] / (weight_n @ count_NK[made_N, place])
-                nets[k] = mean - price * calls[level - k]
-        best = max(nets, key=lambda k: (nets[k], k)) if nets else 1
+        usual = _cut(jumps, steady, level)
+        ahead = {usual: 0.0}
+        for k in (k for k in jumps if k <= level and k != usual):
+            mean, error = _near(gain_NK[:, jumps.index(k)] - gain_NK[:, jumps.index(usual)], data.level, level, levels)
+            ahead[k] = mean - SURE * error - price * (calls[level - k] - calls[level - usual])
+        best = max(ahead, key=lambda k: (ahead[k], k))
         table.append(best)
         calls.append(1 + calls[level - best])
     return tuple(table)
+
+
+def best_constant(data: Transitions, jumps: Sequence[int], levels: int, price: float) -> int:
+    """The constant jump whose mean gains along its path from T to 0, less price times its calls, are highest; of equal ones the largest.
+
+    By the performance difference lemma (Kakade and Langford, 2002): a policy's worth over that of the completions' policy is the sum of
+    what each of its choices gains over it, and k = 1 stands for that policy's choice.
+    """
+    gain_NK, worths = _mean_gain(data, jumps), {}
+    for k in jumps:
+        worths[k], level = 0.0, levels
+        while level:
+            step = _cut(jumps, k, level)
+            worths[k] += _near(gain_NK[:, jumps.index(step)], data.level, level, levels)[0] - price
+            level -= step
+    return max(worths, key=lambda k: (worths[k], k))
+
+
+def _mean_gain(data: Transitions, jumps: Sequence[int]) -> np.ndarray:
+    """(N, K): `value`, mean over the children."""
+    gain_NKJ = value(data, jumps)
+    known_NKJ = np.isfinite(gain_NKJ)
+    with np.errstate(invalid="ignore"):
+        return np.where(known_NKJ, gain_NKJ, 0.0).sum(2) / known_NKJ.sum(2)
+
+
+def _cut(jumps: Sequence[int], k: int, level: int) -> int:
+    """The largest of the jumps that is at most k and the level."""
+    return max(jump for jump in jumps if jump <= min(k, level))
+
+
+def _near(value_N: np.ndarray, level_N: np.ndarray, level: int, levels: int) -> tuple[float, float]:
+    """Mean of the values near a level, about the nearest one that has any, and its standard error; -inf and inf without any."""
+    known = np.isfinite(value_N)
+    if not known.any():
+        return -np.inf, np.inf
+    distance_n = ((level_N[known] - level) / (SMOOTH * levels)) ** 2
+    weight_n = np.exp((distance_n.min() - distance_n) / 2)
+    weight_n /= weight_n.sum()
+    mean = float(weight_n @ value_N[known])
+    count = 1 / (weight_n**2).sum()  # so many of equal weight would be as sure
+    spread = (weight_n**2) @ (value_N[known] - mean) ** 2
+    return mean, float(np.sqrt(spread * count / (count - 1))) if count > 1 + 1e-9 else np.inf

@@ -1,4 +1,4 @@
-"""Training of an IGE on recorded transitions, all of its targets at once, with held-out prompts and early stopping.
+"""Training of an IGE on recorded transitions, all of its targets beside each other, with held-out prompts and early stopping of each.
 
 Writes config.json, model.safetensors, metrics.json, held_out.safetensors (by which online versions are judged) and table.json, the best
 jump of each level by the same data, in the form of a search configuration.
@@ -16,17 +16,17 @@ import torch
 from safetensors.numpy import save_file
 
 from mcts_ray.fitting.early import EarlyStopping
-from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
+from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit, save
 from mcts_ray.gain import targets as target_rules
 from mcts_ray.gain.data import Recorded
 from mcts_ray.gain.evaluator import make_network, save_weights
 from mcts_ray.gain.folder import TARGETS, Config
 from mcts_ray.gain.learn import Examples, losses
-from mcts_ray.gain.measure import chosen, fixed_places, net_value, predictions, quality
+from mcts_ray.gain.measure import fair, mean_of, net_value, predictions, quality, rules_of
 from mcts_ray.gain.network import GainNetwork
 
-RECIPE = Recipe("ige", steps=4000, batch=128, lr=1e-3, warmup=100, weight_decay=0.05, ema=0.995, checkpoint_every=200)  # batch: states
-PATIENCE = 5  # checkpoints without a better one after which training ends
+RECIPE = Recipe("ige", steps=4000, batch=128, lr=1e-3, warmup=100, weight_decay=0.05, ema=0.995, checkpoint_every=50)  # batch: states
+PATIENCE = 10  # checkpoints without a better one of any target after which training ends
 HELD = 512  # held-out states that are kept for online learning
 LEAST = 1e-6  # scale of a target
 
@@ -43,15 +43,16 @@ def run(
     threads: int | None = None,
     report: Callable[[Progress], None] | None = None,
     recipe: Recipe = RECIPE,
-    width: int = 128,
+    width: int = 64,
     targets: Sequence[str] = TARGETS,
     price: float | None = None,
 ) -> Path:
     """Train an IGE for `model` on the transitions in `data`; returns `out`.
 
-    A tenth of the prompts is held out; the weights (moving averages) of the checkpoint of least loss there are kept, and training ends
-    when `PATIENCE` checkpoints in a row were not better. price: reward per call for which the table is made, None: the slope of
-    best-of-n in the data. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run on other data.
+    A tenth of the prompts is held out; of each target the weights (moving averages) of the checkpoint of least loss there are kept, and
+    training ends when `PATIENCE` checkpoints in a row were better for none. price: reward per call for which the table is made, None:
+    the slope of best-of-n in the data. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run on
+    other data.
     """
     from mcts_ray.diffusion.device import resolve_device
 
@@ -93,28 +94,54 @@ def prepare(known: Recorded, kept: np.ndarray, targets: tuple[str, ...], width: 
         levels=manifest["levels"], grid=manifest["grid"], log_snr=tuple(manifest["log_snr"]), jumps=jumps, targets=targets,
         units={name: _units(made[name][kept], jumps, name) for name in targets},
         worth={name: target_rules.worth(name, learned, jumps, calibration) for name in targets},
-        counts=_counts(learned, len(jumps)), table=target_rules.best_jumps(learned, jumps, manifest["levels"], price), price=price,
+        calibration=dict(calibration.lines), counts=_counts(learned, len(jumps)),
+        table=target_rules.best_jumps(learned, jumps, manifest["levels"], price), price=price,
         generator=tuple(manifest["generator"]), width=width, data=facts,
     )  # fmt: skip
     return config, Examples(torch.from_numpy(known.features), data.level, {name: torch.from_numpy(value).float() for name, value in made.items()})
 
 
 class Watch(EarlyStopping):
-    """Best is the least mean negative likelihood of the held-out targets."""
+    """Of each target the checkpoint of least negative likelihood on held-out prompts; over when none has become better for `PATIENCE`.
+
+    Targets are learned at very different speeds: the differences of rewards are overfitted while the similarity still improves.
+    """
 
     def __init__(self, network: GainNetwork, config: Config, held: Examples, out: Path, resume: bool) -> None:
         super().__init__(network, out, resume, PATIENCE)
         self._config, self._held = config, held
 
+    @property
+    def over(self) -> bool:
+        kept, steps = self._saved["state"] or {}, self._saved["checkpoints"]
+        return bool(kept) and all(sum(step > best["step"] for step in steps) >= self._patience for best in kept.values())
+
+    @property
+    def best(self) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+        """The step of each target's best checkpoint, and the weights that are made of them."""
+        kept = self._saved["state"]
+        state = self._network.joined({name: best["part"] for name, best in kept.items()})
+        return {name: best["step"] for name, best in kept.items()}, state
+
+    def __call__(self, step: int, state: dict[str, torch.Tensor]) -> bool:
+        self._saved["checkpoints"] = [known for known in self._saved["checkpoints"] if known < step] + [step]
+        self._found, _ = self._look(state)
+        kept = self._saved["state"] = dict(self._saved["state"] or {})
+        for name in self._config.targets:
+            loss = self._found.get(f"held_out_{name}", 0.0)  # a target without held-out data has nothing to be judged by
+            if name not in kept or kept[name]["step"] >= step or loss < kept[name]["loss"]:
+                kept[name] = {"step": step, "loss": loss, "part": self._network.part(state, name)}
+        save(self._file, self._saved)
+        return self.over
+
     def _look(self, state: dict[str, torch.Tensor]) -> tuple[dict[str, float], tuple[float, ...]]:
-        loss = self._measure(state)
-        return {"held_out": loss}, (-loss,)
+        return {f"held_out_{name}": loss for name, loss in self._measure(state).items()}, ()
 
     @torch.no_grad()
-    def _measure(self, state: dict[str, torch.Tensor]) -> float:
+    def _measure(self, state: dict[str, torch.Tensor]) -> dict[str, float]:
         with self._with(state):
             found = losses(self._network, self._config, self._held, beta=0.0)
-        return float(sum(found.values())) / max(1, len(found))
+        return {name: float(loss) for name, loss in found.items()}
 
 
 def _export(known, network, config, examples, kept, held, watch: Watch, recipe: Recipe, out: Path) -> Path:
@@ -137,19 +164,14 @@ def _export(known, network, config, examples, kept, held, watch: Watch, recipe: 
 
 def _held_out(known: Recorded, network: GainNetwork, config: Config, examples: Examples, held: np.ndarray) -> dict:
     """Prediction on held-out prompts, and the mean net value over k = 1 of the jumps that each rule chooses there."""
-    mine, data = examples.take(held), known.transitions.take(held)
+    mine = examples.take(held)
     mean_NKM = predictions(network, config, mine)
-    net_NKJ = net_value(data.reward, data.level, config, config.price)
-    rules = {f"ige {name}": chosen(mean_NKM, config, data.level, name, config.price) for name in config.targets}
-    rules["table"] = fixed_places(config.jumps, data.level, [config.table[level - 1] for level in data.level])
-    rules |= {f"k={k}": fixed_places(config.jumps, data.level, [k] * len(held)) for k in config.jumps}
-    rows = np.arange(len(held))
+    data, rows = fair(known.transitions.take(held), config.jumps)
+    net_NK = mean_of(net_value(data, config.jumps, config.price))
     net = {}
-    for name, places_N in rules.items():
-        values = net_NKJ[rows, places_N]
-        values = values[np.isfinite(values)]
-        net[name] = {"net": float(values.mean()) if len(values) else None, "k": float(np.mean([config.jumps[place] for place in places_N]))}
-    return {"prediction": quality(mean_NKM, config, mine), "net_value": net}
+    for name, places_N in rules_of(mean_NKM[rows], config, data, config.price).items() if len(rows) else ():
+        net[name] = {"net": float(net_NK[np.arange(len(rows)), places_N].mean()), "k": float(np.array(config.jumps)[places_N].mean())}
+    return {"prediction": quality(mean_NKM, config, mine), "net_value": net, "net_value_states": len(rows)}
 
 
 def _keep_held_out(known: Recorded, config: Config, examples: Examples, held: np.ndarray, out: Path) -> None:
@@ -160,9 +182,11 @@ def _keep_held_out(known: Recorded, config: Config, examples: Examples, held: np
 
 
 def _units(value_NKJ: np.ndarray, jumps: Sequence[int], name: str) -> tuple[float, float]:
-    """Center and scale of a target over the jumps at which it moves; `value` keeps its 0, so that pairs of jumps can be compared."""
+    """Center and scale of a target, mean over children, over the jumps at which it moves; `value` keeps its 0, so that pairs of jumps can
+    be compared."""
     moving = [place for place, k in enumerate(jumps) if not (k == 1 and name in ("value", "jump_error"))]
-    found = value_NKJ[:, moving][np.isfinite(value_NKJ[:, moving])]
+    mean_NK = mean_of(value_NKJ)[:, moving]
+    found = mean_NK[np.isfinite(mean_NK)]
     if not len(found):
         return 0.0, 1.0
     center = 0.0 if name == "value" else float(found.mean())

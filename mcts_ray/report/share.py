@@ -35,13 +35,13 @@ def make_all(files: Mapping[Path, Callable[[Path], None]], lock: Path, report: C
         if wait and left:
             report(f"another process has {len(left)} groups under way; waiting for it")
         for path in left:
-            with _turn(lock, path.name, wait) as mine:
+            with turn(lock, path.name, wait) as mine:
                 if mine and not path.exists():
                     files[path](path)
 
 
 @contextmanager
-def _turn(lock: Path, name: str, wait: bool) -> Iterator[bool]:
+def turn(lock: Path, name: str, wait: bool) -> Iterator[bool]:
     """Whether it is for this process to make `name`: a lock on a byte of the file `lock`, which the system takes back from the dead."""
     byte = int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big")
     with open(lock, "ab") as file:

@@ -200,8 +200,9 @@ class MCTS(TreeSearch):
         scored = tuple(state.id for state in states if state.open)
         particle = self._keeps and not offer and states[0].level > 0 and (states[0].phi > 0 or not states[0].k)
         keep = (id, *scored) if particle and id not in scored else scored
+        goes_on = parent is self.tree.root or parent.waiting  # by the policy
         name, child = self._dispatch(parent, states[0], offer.particles if offer else ())
-        version = self._chosen_by(parent) if parent is not self.tree.root else None
+        version = None if goes_on else self._chosen_by(parent)
         if lost := self._lost(parent):
             self._pruner.begin(lost)
             self._remade[name] = lost
@@ -236,7 +237,7 @@ class MCTS(TreeSearch):
         lost = len(self._lost(parent))
 
         def worth(k: int) -> bool:
-            return lost + _nfe(self._plan_of(parent, k)) <= self.nfe_left and not (self._pruning and self._pruning.hopeless(parent, k))
+            return lost + _nfe(self._plan_of(parent, k)) <= self.nfe_left
 
         return self.chooser.k(parent.id, parent.level, parent.draws - 1, worth)  # child 0 is that of the node's own roll-out
 
@@ -304,11 +305,14 @@ class MCTS(TreeSearch):
             self._pruner.update(leaf, self.ledger.nfe)
 
     def _take(self, outcome: Outcome, child: Node, rollout: Iterable[State]) -> None:
-        """What is predicted of the new states, what they have cost, and, for a trainer, what the jumps were worth."""
+        """What is predicted of the new states, and, of a walk that has come to its end, what it has cost and, for a trainer, what the jump
+        was worth."""
         for gains in outcome.gains:
             self.chooser.learn(gains)
+        if outcome.reward is None:
+            return
         self.chooser.calls.learn([child.level, *(state.level for state in rollout)])
-        if not child.particles and child.k and outcome.reward is not None:
+        if not child.particles and child.k:
             self.chooser.returned(child.parent.id, child.parent.level, child.k, child.phi, outcome.reward)
 
     def released(self) -> list[str]:

@@ -62,8 +62,19 @@ def test_hopeless_jumps():
     assert found.margin("n", 6, 4) == pytest.approx(0.15) and found.margin("n", 6, 1) == pytest.approx(0.25)
     found.learn(Gains("n", 3, (JUMPS[0], Jump(4, -0.05, 1e-4))))
     assert found.margin("n", 6, 4) == pytest.approx(-0.03) and found.margin("n", 6, 2) is None and found.margin("m", 6, 1) is None
-    assert found.k("n", 6, 1, lambda k: k != 1) == 4
+    assert chooser().k("n", 6, 1, lambda k: k != 1) == 2
     assert found.k("n", 6, 1, lambda k: False) == 1  # something must be chosen
+
+
+@pytest.mark.parametrize("choice", ["top-m", "sample"])
+def test_a_hopeless_jump_is_never_made(choice):
+    """4 is .05 below what is certain of 1, with an sd of .01; where 1 cannot be paid for, nothing else is offered in its place."""
+    found = chooser(choice, top=3)
+    found.learn(Gains("n", 3, (JUMPS[0], Jump(4, -0.05, 1e-4))))
+    assert {found.k("n", 6, draw) for draw in range(200)} == {1}
+    assert found.k("n", 6, 0, lambda k: k != 1) == 1
+    found.learn(Gains("n", 3, (Jump(1, 0.0, 0.0), Jump(2, 0.0, 0.0))))
+    assert found.k("n", 6, 0) == 2  # of equal ones none is hopeless
 
 
 def test_without_predictions_the_fallback_chooses():

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.gain import collect
 from mcts_ray.gain.data import Recorded, read_manifest
 from mcts_ray.gain.record import Scale, cosine
+from mcts_ray.report import share
 from mcts_ray.search import Setting
 from mcts_ray.search.ids import seed_id
 
@@ -81,6 +85,13 @@ def test_the_numbers_are_those_of_the_moves_made_one_by_one(transitions, tiny_fo
         assert data.similar[row, place] == pytest.approx(cosine(jumped, fine[0]), abs=1e-4)
 
 
+def test_noise_is_that_of_the_schedule(transitions):
+    """Of `constant` every child but those at level 0 meets all noises, low levels too."""
+    data = Recorded(transitions).transitions
+    inside = np.array(JUMPS)[None] < data.level[:, None]
+    assert (np.isfinite(data.reward).sum(2)[inside] == 3).all()
+
+
 def test_a_run_that_is_cut_off_is_gone_on_with(transitions, tiny_folder, scale, tmp_path, monkeypatch):
     monkeypatch.setattr(collect, "PER_SHARD", 2)
     out, lines = tmp_path / "t", []
@@ -104,6 +115,49 @@ def test_a_run_that_is_cut_off_is_gone_on_with(transitions, tiny_folder, scale, 
         again(tiny_folder, out, replace(scale, noises=1))
 
 
+def test_two_processes_share_a_collection(transitions, tiny_folder, scale, tmp_path, monkeypatch):
+    """While one has the first shard under way, another makes the second; either ends with the manifest of all."""
+    from mcts_ray.gain.record import Collector
+
+    monkeypatch.setattr(collect, "PER_SHARD", 2)
+    out, made, shard = tmp_path / "t", [], Collector.shard
+
+    def slow(self, texts, first):
+        made.append(first)
+        if made == [0]:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                assert pool.submit(_second_shard, str(tiny_folder), out, scale).result(120) == [0, 2]
+        return shard(self, texts, first)
+
+    monkeypatch.setattr(Collector, "shard", slow)
+    again(tiny_folder, out, scale)
+    assert made == [0] and [entry["prompts"] for entry in read_manifest(out)["shards"]] == [2, 2]
+    whole = Recorded(transitions)
+    assert sorted(Recorded(out).transitions.prompt) == sorted(whole.transitions.prompt)
+    assert read_manifest(out)["counts"] == whole.manifest["counts"]
+
+
+def _second_shard(tiny_folder, out, scale):
+    """What another process would do, up to where it would wait; which shards it has come to."""
+    collect.PER_SHARD, came = 2, []
+    locked = share.turn
+
+    @contextmanager
+    def noted(lock, name, wait):
+        if wait:
+            raise KeyboardInterrupt
+        came.append(2 * int(name[6:11]))
+        with locked(lock, name, wait) as mine:
+            yield mine
+
+    share.turn = noted
+    try:
+        again(tiny_folder, out, scale)
+    except KeyboardInterrupt:
+        pass
+    return came
+
+
 def test_a_state_that_is_there_twice_counts_once(transitions, tmp_path):
     out = shutil.copytree(transitions, tmp_path / "t")
     manifest = json.loads((out / "manifest.json").read_text())
@@ -120,6 +174,8 @@ def test_a_state_that_is_there_twice_counts_once(transitions, tmp_path):
         ({"scale": Scale(at=(1,))}, "level 1 has nothing to choose; choose from 2 to 8"),
         ({"step_reward": "clip"}, "unknown step reward 'clip'; choose x0, lrm or value"),
         ({"prompts": [" "]}, "a prompt must not be empty"),
+        ({"scale": Scale(schedule="wild")}, "its schedule one of constant, taper, linear, cosine, not 1.2 and wild"),
+        ({"scale": Scale(phi=0)}, "phi must be above 0 and at most 1.5"),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(tmp_path, tiny_folder, monkeypatch, options, sentence):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.checks import check_ige
 from mcts_ray.diffusion.load import load_pipeline
 from mcts_ray.executor.plan import build
 from mcts_ray.gain.evaluator import load_evaluator, make_network, save_weights
@@ -48,7 +49,7 @@ def test_predictions_are_in_units_of_reward_over_a_single_step(ige, searcher):
     network = evaluator.network(None)[1]
     for value in network.head[-1].weight, network.head[-1].bias, network.zero:
         value.zero_()
-    network.head[-1].bias[:4] = 1.0
+    network.head[-1].bias[..., 0] = 1.0
     known = evaluator.config.known(7)
     settings = [Setting("a", levels=T, ige_target=name) for name in ("reward_rate", "jump_error", "value")]
     found = evaluator.evaluate(states(searcher.backend.denoiser), ["x", "y", "z"], [7, 7, 7], settings)
@@ -104,15 +105,20 @@ def test_a_level_without_data_falls_back_to_the_table_and_says_so(ige, searcher,
 
 
 def test_hopeless_jumps_are_not_evaluated(ige, searcher):
-    """A network that is sure that every jump but k = 1 loses much: with the rule gain nothing else is made, without it top-m tries others."""
+    """A network that says that every jump but k = 1 loses much: where it is sure nothing else is made, whether or not the rule gain
+    counts them; where it is not, top-m tries others."""
     evaluator = searcher.backend.denoiser.evaluator(str(ige))
     network = evaluator.network(None)[1]
     network.head[-1].weight.zero_()
-    network.head[-1].bias[:4], network.head[-1].bias[4:] = -9.0, -7.0
     asked = config(ige, ige_choice="top-m", ige_top=3)
-    for rules, more in ((("gain",), False), ((), True)):
+    made = {}
+    for rules, log_variance in ((("gain",), -7.0), ((), -7.0), ((), 4.0)):
+        network.head[-1].bias[..., 0], network.head[-1].bias[..., 1] = -9.0, log_variance
+        evaluator.install(0, network.state_dict())
         result = searcher("a red circle", asked.model_copy(update={"prune": rules}))
-        assert any(node["action"] not in ("seed", "jump 1", "fuse") for node in result.tree["nodes"]) is more
+        made[rules, log_variance] = sum(node["action"] not in ("seed", "jump 1", "fuse") for node in result.tree["nodes"])
+        assert bool(result.pruning.get("gain")) is bool(rules)
+    assert made[("gain",), -7.0] == made[(), -7.0] == 0 < made[(), 4.0]
 
 
 def test_searches_learn_while_they_run(ige, searcher, tmp_path, monkeypatch):
@@ -148,6 +154,32 @@ def test_searches_learn_while_they_run(ige, searcher, tmp_path, monkeypatch):
 def test_what_does_not_fit_a_search_is_refused(trained, searcher, fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         searcher("a red circle", config(trained).model_copy(update=fields))
+
+
+def test_another_guidance_is_noted(trained, searcher):
+    result = searcher("a red circle", config(trained, guidance=3.0))
+    assert [note for note in result.notes if "guidance" in note] == [
+        "the IGE was trained at guidance 2; what it predicts of jumps at guidance 3 has not been measured"
+    ]
+    assert not any("guidance" in note for note in searcher("a red circle", config(trained)).notes)
+
+
+def test_another_reward_is_refused_where_the_network_is_asked(trained, searcher):
+    """A walk that goes by the table alone may be judged by any reward, as the samples of a pool are."""
+
+    def brightness(images, prompts):
+        return [float(image.mean()) for image in images]
+
+    with pytest.raises(ValueError, match="trained on gains in reward jpeg, not jpeg:2; set reward so or train another"):
+        searcher("a red circle", config(trained, reward="jpeg:2"))
+    with pytest.raises(ValueError, match="trained on gains in reward jpeg, not jpeg:2"):
+        check_ige("pipeline", config(trained, reward="jpeg:2"))
+    with pytest.raises(ValueError, match="trained on gains in reward jpeg, not brightness"):
+        Searcher(searcher.backend.denoiser.adapter.pipe, reward=brightness)("a red circle", config(trained))
+    table = {"algorithm": "best-of-n", "seeds": None, "rollout_stride": None, "reward": "jpeg:2"}
+    assert searcher("a red circle", config(trained, **table)).images
+    named = replace(Config.read(trained), reward="somewhere:brightness")
+    named.check_search(T, "native", "value", (1, 2), "brightness")
 
 
 def test_what_does_not_fit_the_model_is_refused(ige, searcher):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mcts_ray.gain.folder import Config
-from mcts_ray.gain.measure import best_places, chosen, figures, fixed_places, net_value, regret, to_pay
+from mcts_ray.gain.measure import best_places, chosen, fair, figures, fixed_places, net_value, regret, rules_of
+from mcts_ray.gain.targets import Transitions
 
 TABLE = (1, 2, 1, 4)
 
@@ -23,26 +24,45 @@ def test_figures():
     assert figures(np.array([1.0, 2.0]), np.array([1.0, 2.0]))["r2"] is None
 
 
-def test_calls_to_pay_are_those_of_the_table():
-    """n(1) = 1, n(2) = 1 (jump 2), n(3) = 2, n(4) = 1 (jump 4)."""
-    np.testing.assert_array_equal(to_pay(config(), np.array([4, 3])), [[2, 1, 0], [1, 1, np.nan]])
+def recorded(reward, level, calls, **changed):
+    """Transitions of which only these are of use here."""
+    n = len(level)
+    blank = {name: np.zeros(n) for name in ("prompt", "trajectory", "score", "similarity", "end", "landed", "similar", "error")}
+    return Transitions(**blank | {"reward": np.array(reward, float), "level": np.array(level), "calls": np.array(calls)} | changed)
+
+
+def test_all_rules_are_judged_on_the_same_states_and_children():
+    """Five children by each jump of 1, 2, 4, the first without noise. Level 6 stays with its four noisy children, so does level 4, whose
+    jump of 4 would end at level 0; one more at level 6 has lost a half of one jump, and from level 2 only k = 1 is left to choose."""
+    reward = np.arange(60.0).reshape(4, 3, 5)
+    reward[1, 2, 1:] = np.nan
+    reward[2, 1, 1::2] = np.nan
+    data, rows = fair(recorded(reward, [6, 4, 6, 2], [[3, 2, 1], [2, 1, 0], [3, 2, 1], [1, 0, -1]]), (1, 2, 4))
+    assert rows.tolist() == [0, 1] and data.level.tolist() == [6, 4] and data.calls.tolist() == [[3, 2, 1], [2, 1, -1]]
+    np.testing.assert_array_equal(data.reward[0], reward[0, :, 1:])
+    assert np.isnan(data.reward[1, 2]).all() and reward[1, 2, 0] == 25  # what was recorded is as it was
+    rules = rules_of(np.zeros((2, 3, 2)), config(table=(*TABLE, 4, 4)), data, 0.1)
+    assert set(rules) == {"ige reward_rate", "ige value", "table", "k=1", "k=2", "k=4"}
+    assert rules["k=4"].tolist() == [2, 1] and rules["ige value"].tolist() == [2, 1]
+    assert all(np.isfinite(net_value(data, (1, 2, 4), 0.1)[[0, 1], places]).all() for places in rules.values())
+
+
+def test_a_change_of_the_table_changes_no_net_value():
+    """Gains and calls are both those of the recorded completions: by jumps of 2 from levels 5, 4 and 2."""
+    data = recorded([[[0.5], [0.6], [0.2]]], [6], [[3, 2, 1]])
+    np.testing.assert_allclose(net_value(data, (1, 2, 4), 0.1), [[[0], [0.1 + 0.1], [-0.3 + 0.2]]], atol=1e-12)
 
 
 def test_choice():
-    """Level 4, price .1: nets -.2, mean - .1, mean. A rate counts k times."""
+    """Calls 2, 1, 0, price .1: nets -.2, mean - .1, mean. A rate counts k times; a jump without calls is none."""
     mean_NKM = np.array([[[0.0, 0.0], [0.3, 0.05], [0.1, -0.15]]])
-    assert chosen(mean_NKM, config(), np.array([4]), "value", 0.1).tolist() == [1]
-    assert chosen(mean_NKM, config(), np.array([4]), "value", 0.3).tolist() == [2]
-    assert chosen(mean_NKM, config(), np.array([4]), "reward_rate", 0.0).tolist() == [1]  # .6 against .4
+    calls_NK = np.array([[2, 1, 0]])
+    assert chosen(mean_NKM, config(), calls_NK, "value", 0.1).tolist() == [1]
+    assert chosen(mean_NKM, config(), calls_NK, "value", 0.3).tolist() == [2]
+    assert chosen(mean_NKM, config(), np.array([[2, 1, -1]]), "value", 0.3).tolist() == [1]
+    assert chosen(mean_NKM, config(), calls_NK, "reward_rate", 0.0).tolist() == [1]  # .6 against .4
     assert best_places(np.array([[1.0, np.nan, 1.0], [2.0, 0.0, np.nan]])).tolist() == [2, 0]
-    assert fixed_places((1, 2, 4), np.array([4, 3, 1]), [4, 4, 2]).tolist() == [2, 1, 0]
-
-
-def test_net_value_is_over_a_single_step():
-    reward_NKJ = np.array([[[0.5, 0.1], [0.6, 0.0], [0.2, np.nan]]])
-    np.testing.assert_allclose(
-        net_value(reward_NKJ, np.array([4]), config(), 0.1), [[[0, 0], [0.1 + 0.1, -0.1 + 0.1], [-0.3 + 0.2, np.nan]]], atol=1e-12
-    )
+    assert fixed_places((1, 2, 4), np.array([5, 4, 3, 2]), [4, 4, 2, 2]).tolist() == [2, 1, 1, 0]
 
 
 def test_regret_of_equal_jumps_is_none_but_for_noise():

@@ -1,5 +1,7 @@
 """Each target against its equation, worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,12 +78,56 @@ def test_worth_is_the_slope_of_value_on_the_target():
     assert targets.worth("value", transitions(), JUMPS, Calibration({})) == 1.0
 
 
-def test_price_is_the_slope_of_best_of_n():
+def test_the_slope_of_best_of_n_is_exact():
+    """Of 0, 1, 2, 3 the best of 2 is 3, 2, 1 in 3, 2, 1 of 6 pairs: 14/6; the best of 3 is 3 or 2 in 3 or 1 of 4: 11/4. Of 0, 0, 0, 1 the
+    best of n is n/4. A call is a tenth of a sample."""
+    even, skew = np.array([[3.0, 0.0, 2.0, 1.0]]), np.array([[0.0, 0.0, 0.0, 1.0]])
+    assert targets.best_of_n_slope(even, 10, 20) == pytest.approx((11 / 4 - 14 / 6) / 10)
+    assert targets.best_of_n_slope(skew, 10, 29) == pytest.approx((3 / 4 - 2 / 4) / 10)
+    assert targets.best_of_n_slope(np.vstack([skew, 0 * skew]), 10, 10) == pytest.approx((2 / 4 - 1 / 4) / 20)
+    with pytest.raises(ValueError, match="a pool of 4 samples has no slope at 4 samples"):
+        targets.best_of_n_slope(even, 10, 40)
+
+
+def test_the_price_is_exact_where_pools_were_recorded():
+    rng = np.random.default_rng(0)
+    end = rng.random((2, 40))
+    blank = {name: np.zeros(80) for name in ("score", "similarity", "landed", "similar", "error", "reward", "calls")}
+    data = Transitions(level=np.full(80, 6), prompt=np.repeat([0, 1], 40), trajectory=np.tile(np.arange(40), 2), end=end.ravel(), **blank)
+    assert targets.price_of_a_call(data, 30) == pytest.approx(targets.best_of_n_slope(end, 30, 240))
+
+
+def test_price_is_else_that_of_normal_rewards():
     """Rewards .4 and .6 of two trajectories of one prompt: sd = .1 sqrt 2; a state that shares a trajectory counts once."""
     data = transitions(prompt=[0, 0], trajectory=[0, 1], end=[0.4, 0.6])
     assert targets.price_of_a_call(data, 30) == pytest.approx(0.02**0.5 * 0.0614 / 30)
     shared = transitions(prompt=[0, 0], trajectory=[0, 0], end=[0.4, 0.6])
     assert targets.price_of_a_call(shared, 30) == 0.0
+
+
+def test_the_luckiest_of_noisy_means_is_no_table():
+    """No jump gains anything, completions have an sd of .05, and a call costs .003: the table is the constant jump that saves most calls.
+    What is sure it says: with an sd of .01, jumps of 4 that gain .1 from level 20 on, and like those of 2 lose .02 below."""
+    rng = np.random.default_rng(0)
+    level = np.tile(np.arange(2, 31), 20)
+    others = ("prompt", "trajectory", "score", "similarity", "end", "landed", "similar", "error", "calls")
+    blank = {name: np.zeros(len(level)) for name in others}
+    noise = rng.normal(0, 1, (len(level), 3, 2))
+    noise[level[:, None] < np.array(JUMPS)] = np.nan
+    data = Transitions(level=level, reward=0.05 * noise, **blank)
+    assert targets.best_jumps(data, JUMPS, 30, 3e-3) == tuple(max(k for k in JUMPS if k <= at) for at in range(1, 31))
+    gain_N3 = np.where(level[:, None] >= 20, [0.0, -0.02, 0.1], [0.0, -0.02, -0.02])
+    table = targets.best_jumps(replace(data, reward=0.01 * noise + gain_N3[:, :, None]), JUMPS, 30, 1e-4)
+    assert set(table[23:]) == {4} and set(table[:15]) == {1}
+
+
+def test_the_best_constant_is_worth_its_path():
+    """Gains of -.02 for every jump of 2 and -.03 for every one of 4, T = 8: k = 1 pays 8 calls, 2 loses .08 and pays 4, 4 loses .06 and
+    pays 2."""
+    reward = np.broadcast_to(np.array([0.0, -0.02, -0.03])[None, :, None], (2, 3, 2)).copy()
+    data = transitions(level=[8, 6], reward=reward)
+    assert targets.best_constant(data, JUMPS, 8, 0.009) == 1 and targets.best_constant(data, JUMPS, 8, 0.011) == 4
+    assert targets.best_constant(transitions(level=[8, 6], reward=-reward), JUMPS, 8, 0.0) == 2
 
 
 def test_the_table_is_a_recursion_over_calls_left():

@@ -11,7 +11,9 @@ from mcts_ray import SearchConfig
 from mcts_ray.settings import load_config
 from mcts_ray.gain import train
 from mcts_ray.gain.data import Recorded
+from mcts_ray.gain.evaluator import make_network
 from mcts_ray.gain.folder import Config
+from mcts_ray.gain.learn import Examples, losses
 
 from .conftest import JUMPS, T
 
@@ -50,13 +52,39 @@ def test_a_run_that_is_cut_off_ends_in_the_same_weights(transitions, tiny_folder
 
 
 def test_it_ends_where_it_gets_no_better(transitions, tiny_folder, tmp_path, monkeypatch):
-    losses = iter([3.0, 2.0, 2.5, 2.6, 2.7, 1.0])
-    monkeypatch.setattr(train.Watch, "_measure", lambda self, state: next(losses))
+    """`value` is best after 2 steps, `similarity` after 6: each is kept as it was then, and training ends 3 checkpoints after the last."""
+    losses = {"value": iter([1.0, 2.0, 2.5, 2.6, 2.7, 2.8, 0.0]), "similarity": iter([3.0, 2.0, 1.0, 1.5, 1.6, 1.7, 0.0])}
+    seen = {}
+
+    def measure(self, state):
+        seen[len(seen)] = {name: self._network.part(state, name) for name in losses}
+        return {name: next(values) for name, values in losses.items()}
+
+    monkeypatch.setattr(train.Watch, "_measure", measure)
     monkeypatch.setattr(train, "PATIENCE", 3)
-    recipe = replace(RECIPE, steps=12, checkpoint_every=2)
-    train.run(str(tiny_folder), transitions, tmp_path / "ige", recipe=recipe, width=8)
+    recipe = replace(RECIPE, steps=14, checkpoint_every=2)
+    train.run(str(tiny_folder), transitions, tmp_path / "ige", recipe=recipe, width=8, targets=tuple(losses))
     saved = torch.load(tmp_path / "ige" / "best.pt", weights_only=True)
-    assert saved["step"] == 4 and saved["checkpoints"] == [2, 4, 6, 8, 10]
+    assert saved["checkpoints"] == [2, 4, 6, 8, 10, 12] and len(seen) == 6
+    record = json.loads((tmp_path / "ige" / "metrics.json").read_text())
+    assert record["best_step"] == {"value": 2, "similarity": 6}
+    weights = load_file(tmp_path / "ige" / "model.safetensors")
+    for m, (name, checkpoint) in enumerate((("value", 0), ("similarity", 2))):
+        for key, value in seen[checkpoint][name].items():
+            assert torch.equal(weights[key][m], value.half()), key
+
+
+def test_variances_are_those_of_mean_gains(transitions, tiny_folder):
+    """The units of `value` are those of the mean over children, and the likelihood is of that mean: a child that is not there changes
+    nothing, and two that differ from their mean count as it does."""
+    known = Recorded(transitions)
+    kept, _ = known.split()
+    config, examples = train.prepare(known, kept, ("value",), 8, None)
+    mean_NK = examples.targets["value"][kept].nanmean(2)[:, 1:]
+    assert config.units["value"][1] == pytest.approx(float(mean_NK[mean_NK.isfinite()].std(correction=0)), rel=1e-5)
+    network = make_network(config).eval()
+    mean = Examples(examples.features, examples.level, {"value": examples.targets["value"].nanmean(2, keepdim=True)})
+    torch.testing.assert_close(losses(network, config, examples)["value"], losses(network, config, mean)["value"])
 
 
 def test_mistakes(transitions, tmp_path):

@@ -10,7 +10,7 @@ from mcts_ray.gain.policy import Constant, Table
 from mcts_ray.search import MCTS, Setting
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.journal import asked, replay, told
-from mcts_ray.tree import Fusing, Pruning, Soft
+from mcts_ray.tree import Fusing, Prior, Pruning, Soft
 from mcts_ray.tree.backup import log_mean_exp
 
 from .fake import outcome_of, worth
@@ -119,8 +119,29 @@ def test_calls_left_are_those_of_finished_walks():
 def test_the_search_ends_when_no_jump_from_any_node_can_be_paid_for():
     """Single steps are predicted to be best, and cost most; what they leave of the budget is spent by larger jumps."""
     search = make(stride=1, policy=Constant(1), budget=61, seeds=2)
-    search.chooser._jumps = lambda node, level: [Jump(k, -k, 0.0) for k in (1, 2, 4) if k < level]
+    search.chooser._jumps = lambda node, level: [Jump(k, -k, 1.0) for k in (1, 2, 4) if k < level]
     works, _ = carry_out(search, 1)
     assert len({action(work)["action"] for work in works if work.parent}) > 1
     for node in (node for node in search.tree if node.open):
         assert all(node.level - k > search.nfe_left for k in (1, 2, 4) if k < node.level)
+
+
+def test_walks_that_go_on_are_no_choice_of_the_ige():
+    """With `wait` a walk goes on from where it stopped by the policy: such a unit names no version, is not counted among the jumps that
+    the IGE had nothing to say about, and only a walk that has come to its end tells what is left to pay."""
+    options = {"wait": True, "scored": True, "calibration": lambda level, score: Prior(score, 0.1, 0.2), "share": 1.0}
+    search = make("top-m", budget=200, pruning=True, **options)
+    learned, learn = [], search.chooser.calls.learn
+    search.chooser.calls.learn = lambda levels: (learned.append(list(levels)), learn(levels))
+    works, out, went_on = [], [], set()
+    while not search.done:
+        before = {node.id for node in search.tree if node.waiting}
+        new = search.ask(1)
+        went_on |= {work.id for work in new if work.parent in before}
+        out, works = out + new, works + new
+        search.tell(outcome(out.pop(0)))
+    choices = [work for work in works if work.parent and work.id not in went_on]
+    assert went_on and choices and any(work.version for work in choices)
+    assert all(work.version is None for work in works if work.id in went_on)
+    assert sum(search.chooser.silent.values()) == sum(work.version is None for work in choices)
+    assert len(learned) == sum(work.terminal for work in works) < len(works) and all(levels[-1] == 0 for levels in learned)
