@@ -47,6 +47,18 @@ def probe(address: str) -> None:
             raise ValueError(f"what listens at {address} is no Ray cluster; {advice}") from None
 
 
+def demands_token(address: str) -> bool:
+    """Whether the cluster turns away who brings no token."""
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=PROBE)
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
 def find(address: str | None = None) -> str | None:
     """The address to join, probed; None if a cluster is to be started. ValueError if the one asked for does not answer."""
     asked = address or os.environ.get("RAY_ADDRESS") or "auto"
@@ -98,8 +110,11 @@ def _connect(ray, address: str | None, workers: int) -> None:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"namespace": "mcts_ray", "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address:  # Ray itself uses this user's token when it starts a cluster, but not when it joins one by its address
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if address:  # Ray uses this user's token when it starts a cluster, but not when it joins one by its address
+        if demands_token(address) and not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+            raise ValueError(
+                f"the Ray cluster at {address} demands its token; put it into RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token"
+            )
         ray.init(address=address, **quiet)
     else:
         cpus = max(workers, os.cpu_count() or 1)

@@ -73,17 +73,28 @@ def up(
     return 0
 
 
-def down(as_json: Json = False) -> int:
+def down(
+    address: Annotated[
+        Optional[str], typer.Option(metavar="HOST:PORT", help="Ray cluster of a service. [that of the service known here]")
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """End the service; unfinished searches go on when it is started again."""
     from mcts_ray.service.up import down as stop
 
-    state = stop()
-    _print({"down": True, "url": state["url"]}, as_json, f"the service at {state['url']} has ended")
+    try:
+        state = stop(address)
+    except ConnectionError as error:
+        _say(str(error))
+        return 1
+    where = f"at {state['url']}" if state["url"] else f"on the Ray cluster at {state['address']}"
+    _print({"down": True, "url": state["url"]}, as_json, f"the service {where} has ended")
     return 0
 
 
 def status(as_json: Json = False) -> int:
-    """Whether the service is up, and how much it has to do. Exit code 1 if it does not answer."""
+    """Whether the service is up, and how much it has to do. Exit code 1 if it does not answer, or is starting."""
+    from mcts_ray.service.errors import Unavailable
     from mcts_ray.service.home import find_service, read_state
 
     url, _ = find_service()
@@ -91,7 +102,7 @@ def status(as_json: Json = False) -> int:
         try:
             health = client.health()
             models = [model.id for model in client.models().data]
-        except ConnectionError as error:
+        except (ConnectionError, Unavailable) as error:
             _print({"up": False, "url": url}, as_json, str(error))
             return 1
     found = {"up": True, "url": url, "address": read_state().get("address"), "models": models, **health.model_dump(exclude={"status"})}

@@ -56,7 +56,7 @@ class Busy(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """The service is being restarted, or its store cannot be written."""
+    """The service is starting, or its store cannot be written."""
 
     status = 503
 

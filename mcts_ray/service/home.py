@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_dir
+
+from mcts_ray.service.settings import TOKEN
+
+SHORTEST = 16  # characters of a token
 
 
 def home() -> Path:
@@ -29,12 +34,38 @@ def make_token() -> str:
     return token
 
 
+def given_token() -> str | None:
+    """That of MCTS_RAY_TOKEN. ValueError if it is too short to protect anything."""
+    token = os.environ.get(TOKEN, "").strip()
+    if token and len(token) < SHORTEST:
+        raise ValueError(f"{TOKEN} holds no token of at least {SHORTEST} characters; set a longer one, or unset it, and one is made")
+    return token or None
+
+
+def keep_token(token: str) -> None:
+    """Put it into the home in place of the one that is there; readable by its owner only."""
+    write_secret(home() / "token", token)
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write it whole or not at all, and so that only its owner can read it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")  # is 0600
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(partial, file)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
 def _read_token(file: Path) -> str:
     if file.stat().st_mode & 0o077:
         raise ValueError(f"token file {file} can be read by others; make it private with `chmod 600 {file}`")
     token = file.read_text().strip()
-    if len(token) < 16:
-        raise ValueError(f"token file {file} holds no token of at least 16 characters; delete it, and a new one is made")
+    if len(token) < SHORTEST:
+        raise ValueError(f"token file {file} holds no token of at least {SHORTEST} characters; delete it, and a new one is made")
     return token
 
 
@@ -47,7 +78,7 @@ def find_service() -> tuple[str, str | None]:
     if not url:
         raise ValueError("no service is known here; start one with `mcts-ray up`, or set MCTS_RAY_URL")
     file = home() / "token"
-    token = os.environ.get("MCTS_RAY_TOKEN") or (_read_token(file) if file.is_file() else None)
+    token = os.environ.get(TOKEN) or (_read_token(file) if file.is_file() else None)
     return url.rstrip("/"), token
 
 

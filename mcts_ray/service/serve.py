@@ -1,7 +1,7 @@
 """The Ray Serve application: `mcts_ray.service.serve:app`, whose `args` are the fields of `Settings`.
 
-Its replicas are thin: they check tokens and bodies and pass calls on to the jobs actor, which they start if nobody has. A replica
-that dies loses the connections it had, and no search.
+Its replicas are thin: they check tokens and bodies and pass calls on to the jobs actor, which they start if nobody has, and anew if
+its settings are other than theirs. A replica that dies loses the connections it had, and no search.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.config import BackpressureConfig
 
 from mcts_ray.service import actor
 from mcts_ray.service.app import make_app
 from mcts_ray.service.settings import Settings
 
 APP = "mcts-ray"
+MOST = 1000  # requests of one replica at once, and that may wait for one; those over it are answered 503
 
 
-@serve.deployment(name="front", max_ongoing_requests=1000, health_check_period_s=5, ray_actor_options={"num_cpus": 0})
+@serve.deployment(
+    name="front", max_ongoing_requests=MOST, max_queued_requests=MOST, backpressure_config=BackpressureConfig(retry_after_s=5),
+    health_check_period_s=5, ray_actor_options={"num_cpus": 0},
+)  # fmt: skip
 @serve.ingress()
 class Front:
     """The HTTP edge."""
 
     async def __init__(self, args: dict[str, Any], folder: str | None = None, cwd: str | None = None) -> None:
         self.settings = Settings(**args)
-        jobs = actor.start(self.settings, folder, cwd)
+        jobs = await actor.start_with(self.settings, folder, cwd)
         self.token = await jobs.token.remote()
 
     def __serve_build_asgi_app__(self):
@@ -42,6 +47,11 @@ def app(args: dict[str, Any]) -> serve.Application:
 def front(settings: Settings, folder: str, cwd: str) -> serve.Application:
     """The application of `mcts-ray up`."""
     return Front.bind(settings.model_dump(), folder, cwd)
+
+
+def deployed() -> bool:
+    """Whether the application is on this cluster."""
+    return listening() is not None and APP in serve.status().applications
 
 
 def listening() -> tuple[str, int] | None:

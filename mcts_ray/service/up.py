@@ -6,31 +6,30 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from mcts_ray.actors import cluster
 from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.reward import parse_reward
-from mcts_ray.service.home import home, make_token, read_state, write_state
+from mcts_ray.service import own as own_cluster
+from mcts_ray.service.home import given_token, home, keep_token, make_token, read_state, write_state
 from mcts_ray.service.settings import Settings
 from mcts_ray.service.store import JobStore
 
 PORT = 8000
 READY = 180.0  # seconds for everything to be there; it takes about 20 on two free cores
-STOP = 20.0  # seconds for running searches to be let go
-SLOW = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # Serve ends its proxy after 5 s, which a busy machine needs to start it
+ANSWER = 10.0  # seconds; a service that is starting says so after 5
 
 
 def check(settings: Settings, host: str, port: int | None) -> None:
     """ValueError with one sentence for what cannot be, before Ray is started."""
     state = read_state()
-    if state and answers(state["url"]):
+    if state and answers(state["url"], starting=True):
         raise ValueError(f"a service runs already at {state['url']}; end it first with `mcts-ray down`")
     for word, known, what in ((settings.device, DEVICES, "device"), (settings.dtype, DTYPES, "dtype")):
         if word not in known:
@@ -44,6 +43,8 @@ def check(settings: Settings, host: str, port: int | None) -> None:
         JobStore(settings.store)
     if port is not None and not _free(host, port):
         raise ValueError(f"port {port} of {host} is taken; choose another one with --port")
+    if settings.token:
+        given_token()
     make_token()
 
 
@@ -51,53 +52,131 @@ def up(settings: Settings, address: str | None, host: str, port: int | None, das
     """Start the service and wait until it answers; returns what is written into MCTS_RAY_HOME. ValueError for the user's mistakes."""
     check(settings, host, port)
     settings = settings.model_copy(update={"store": settings.store or str(home() / "jobs")})
-    address, own = cluster.find(address), False
-    if address is None:
-        address, own = _start_cluster(settings, dashboard), True
-    cluster.join(address)
-    import ray
-
-    from mcts_ray.service import actor
-
-    session = ray._private.worker._global_node.get_session_dir_path() if own else None
+    known, address = read_state(), cluster.find(address)
+    session = known.get("session") if address and address == known.get("address") else None  # ours, though its service has gone
+    own = address is None
+    if own:
+        address = own_cluster.start(max(os.cpu_count() or 1, (settings.workers or 1) * len(settings.models)), dashboard)
     try:
-        jobs = actor.start(settings, str(home()), os.getcwd())
-        url = _serve(settings, host, port)
-        _ready(jobs)
-        state = {"url": url, "address": address, "session": session}
-        write_state(state)
-        _wait_for(url)
-        return state
+        with _joined(address):
+            session = _session() if own else session
+            _check_none(address)
+            return _start(settings, address, session, host, port)
     except BaseException:
-        _end(session)
+        if own:
+            own_cluster.stop(session)
         raise
-    finally:
-        cluster.leave()
-        if own and not read_state():
-            _stop_cluster(session)
 
 
-def down() -> dict[str, Any]:
-    """End the service that `up` has started, and its cluster if that was its own; jobs stay in the store. ValueError if there is none."""
+def down(address: str | None = None) -> dict[str, Any]:
+    """End the service that `up` has started, and its cluster if that was its own; jobs stay in the store. ValueError if there is none,
+    ConnectionError if it lives but could not be ended.
+
+    address: of the cluster of a service that this machine may know nothing of; that cluster goes on running.
+    """
     state = read_state()
+    known = state.get("address")
+    if address not in (None, known) and (there := _there(address)) != known:
+        return _down_there(there)
     if not state:
-        raise ValueError("no service is known here; there is nothing to end")
-    with contextlib.suppress(ValueError):  # the cluster has gone, and the service with it
-        cluster.join(cluster.find(state["address"]))
-        _end(None)
-        cluster.leave()
-    _stop_cluster(state.get("session"))
+        raise ValueError("no service is known here; there is nothing to end, unless `--address` says where")
+    away = None
+    try:
+        with _joined(_there(known)):
+            _end()
+    except Exception as error:  # the cluster has gone, and the service with it; or it cannot be reached just now
+        away = error
+    own_cluster.stop(state.get("session"))
+    if away and not state.get("session") and answers(state["url"], starting=True):
+        raise ConnectionError(
+            f"the service at {state['url']} still answers, but could not be ended ({_line(away)}); it is still known here, so try again"
+        ) from away
     write_state(None)
     return state
 
 
-def answers(url: str) -> bool:
-    """Whether a service is up there."""
+def answers(url: str, starting: bool = False) -> bool:
+    """Whether a service is up there. starting: or about to be."""
     try:
-        with urllib.request.urlopen(url + "/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(url + "/healthz", timeout=ANSWER) as answer:
             return answer.status == 200
-    except (OSError, urllib.error.URLError, ValueError):
+    except urllib.error.HTTPError as error:
+        return starting and error.code == 503
+    except (OSError, ValueError):
         return False
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """A connection to the cluster."""
+    mine = cluster.join(address)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if mine:
+            cluster.leave()
+
+
+def _session() -> str:
+    import ray
+
+    return ray._private.worker._global_node.get_session_dir_path()
+
+
+def _there(address: str) -> str:
+    """The address of a cluster that answers."""
+    found = cluster.find(address)
+    if found is None:
+        raise ValueError(f"address {address!r} names no cluster that could run a service; give HOST:PORT")
+    return found
+
+
+def _runs() -> bool:
+    """Whether there is a service on the cluster, or what is left of one."""
+    from mcts_ray.service import actor
+    from mcts_ray.service.serve import deployed
+
+    try:
+        actor.handle()
+        return True
+    except ValueError:
+        return deployed()
+
+
+def _check_none(address: str) -> None:
+    """ValueError if a service runs there: it is not for `up` to take over or to end."""
+    if _runs():
+        raise ValueError(f"a service runs already on the Ray cluster at {address}; end it first with `mcts-ray down --address {address}`")
+
+
+def _start(settings: Settings, address: str, session: str | None, host: str, port: int | None) -> dict[str, Any]:
+    from mcts_ray.service import actor
+
+    if settings.token and (token := given_token()):
+        keep_token(token)  # the actor takes it from there: its environment is that of the cluster
+    jobs = actor.start(settings, str(home()), os.getcwd(), new=True)
+    try:
+        url = _serve(settings, host, port)
+        _ready(jobs)
+        _wait_for(url)
+        state = {"url": url, "address": address, "session": session}
+        write_state(state)
+        return state
+    except BaseException:
+        _end()
+        raise
+
+
+def _down_there(address: str) -> dict[str, Any]:
+    from mcts_ray.service.serve import listening
+
+    with _joined(address):
+        if not _runs():
+            raise ValueError(f"no service runs on the Ray cluster at {address}; there is nothing to end")
+        there = listening()
+        _end()
+    return {"url": there and _url(*there), "address": address, "session": None}
 
 
 def _serve(settings: Settings, host: str, port: int | None) -> str:
@@ -107,7 +186,6 @@ def _serve(settings: Settings, host: str, port: int | None) -> str:
 
     from mcts_ray.service.serve import APP, front, listening
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     there = listening()
     if there is None:
         port = port or (PORT if _free(host, PORT) else _any_port(host))
@@ -116,6 +194,10 @@ def _serve(settings: Settings, host: str, port: int | None) -> str:
     else:
         host, port = there  # Serve has one address for all of its applications
     serve.run(front(settings, str(home()), os.getcwd()), name=APP, route_prefix="/")
+    return _url(host, port)
+
+
+def _url(host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
@@ -140,7 +222,7 @@ def _wait_for(url: str) -> None:
         time.sleep(0.1)
 
 
-def _end(session: str | None) -> None:
+def _end() -> None:
     """Take the service off the cluster; running searches write down what they have."""
     import ray
     from ray import serve
@@ -148,7 +230,6 @@ def _end(session: str | None) -> None:
     from mcts_ray.service import actor
     from mcts_ray.service.serve import APP, listening
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if listening():
         if set(serve.status().applications) <= {APP}:
             serve.shutdown()
@@ -157,36 +238,8 @@ def _end(session: str | None) -> None:
     with contextlib.suppress(ValueError):
         jobs = actor.handle()
         with contextlib.suppress(Exception):
-            ray.get(jobs.call.remote("close"), timeout=STOP)
+            ray.get(jobs.close.remote(), timeout=actor.STOP)
         ray.kill(jobs, no_restart=True)
-
-
-def _start_cluster(settings: Settings, dashboard: bool) -> str:
-    """Start a cluster on this machine that outlives this process; returns its address."""
-    cpus = max(os.cpu_count() or 1, (settings.workers or 1) * len(settings.models))
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", str(cpus)]
-    command += ["--object-store-memory", str(cluster.OBJECT_STORE), "--include-dashboard", str(dashboard).lower(), "--disable-usage-stats"]
-    done = subprocess.run(command, env={**cluster.QUIET, **SLOW, **os.environ}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise RuntimeError(f"Ray could not be started: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    return cluster.find("auto")
-
-
-def _stop_cluster(session: str | None) -> None:
-    """End the processes of the cluster that `up` has started, known by its session folder; others on this machine live on."""
-    if not session:
-        return
-    import psutil
-
-    mine = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(session in word for word in process.info["cmdline"] or ()):
-            mine.append(process)
-    for stop in ("terminate", "kill"):
-        for process in mine:
-            with contextlib.suppress(psutil.Error):
-                getattr(process, stop)()
-        mine = psutil.wait_procs(mine, timeout=10)[1]
 
 
 def _free(host: str, port: int) -> bool:
@@ -203,3 +256,7 @@ def _any_port(host: str) -> int:
     with socket.socket() as one:
         one.bind((host, 0))
         return one.getsockname()[1]
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -48,6 +48,47 @@ def test_something_else_listens_there():
             clusters.find(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
+def answering(code):
+    """A server that answers every call so, and its address."""
+
+    class Always(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: context.abort(code, "no") if code else b"")
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Always()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED, None])
+def test_whether_a_cluster_demands_a_token(code):
+    head, address = answering(code)
+    try:
+        assert clusters.demands_token(address) == (code is grpc.StatusCode.UNAUTHENTICATED)
+    finally:
+        head.stop(0)
+
+
+def test_a_cluster_that_demands_a_token_which_is_not_there(home, tiny_folder):
+    head, address = answering(grpc.StatusCode.UNAUTHENTICATED)
+    try:
+        done = home.search(tiny_folder, "--address", address)
+    finally:
+        head.stop(0)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"the Ray cluster at {address} demands its token" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_without_a_token_is_joined_without_the_one_that_is_there(home, tiny_folder):
+    """Ray, once its mode is on, has a driver turn away the workers of such a cluster."""
+    address = started(home)
+    (home.path / ".ray").mkdir(exist_ok=True)
+    (home.path / ".ray" / "auth_token").write_text("f" * 64)
+    joined = home.search(tiny_folder, "--out", "joined", "--address", address)
+    assert joined.returncode == 0 and joined.stderr == "", joined.stderr
+
+
 def test_where_the_cluster_is(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))

@@ -1,9 +1,11 @@
 """The jobs actor on a real cluster, behind the application; and, slow, the whole of it from `up` to `down`, with deaths."""
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from starlette.testclient import TestClient
 from mcts_ray import Client, SearchConfig
 from mcts_ray.service import actor
 from mcts_ray.service.app import make_app
-from mcts_ray.service.errors import NotFound, ServiceError
+from mcts_ray.service.errors import NotFound, ServiceError, Unavailable
 from mcts_ray.service.settings import Settings
 
 pytestmark = pytest.mark.slow  # clusters and actors of its own
@@ -36,7 +38,8 @@ def service(cluster, tiny_folder, tmp_path_factory):
     app = make_app(actor.RemoteJobs(), token)
     with TestClient(app, base_url="http://service", headers={"Authorization": f"Bearer {token}"}) as http:
         yield Client(http=http)
-    cluster.get(jobs.call.remote("close"))
+    jobs = actor.handle()
+    cluster.get(jobs.close.remote())
     cluster.kill(jobs)
 
 
@@ -70,6 +73,68 @@ def test_the_actor_is_restarted_and_goes_on(cluster, service):
     cluster.kill(actor.handle(), no_restart=False)
     assert service.wait(job.id).status == "done"
     assert service.job(job.id).attempt == 2 and service.job(done.id) == done
+
+
+def test_a_deployment_with_other_settings_has_the_actor_take_them(cluster, service):
+    """By two replicas at once, while a search runs, which goes on."""
+    old = actor.handle()
+    settings = cluster.get(old.settings.remote())
+    job = service.submit("a cat", SMALL.model_copy(update={"budget": 400, "in_flight": 1}))
+    while service.job(job.id).status == "queued":
+        time.sleep(0.05)
+    folder = str(Path(settings.store).parent)
+
+    async def deploy(settings):
+        return await asyncio.gather(*(actor.start_with(settings, folder, folder) for _ in range(2)))
+
+    assert {jobs._actor_id for jobs in asyncio.run(deploy(settings))} == {old._actor_id}  # the same ones change nothing
+    made = asyncio.run(deploy(settings.model_copy(update={"max_budget": 1000})))
+    assert {jobs._actor_id for jobs in made} == {actor.handle()._actor_id} != {old._actor_id}
+    with pytest.raises(ServiceError, match="1000"):
+        service.submit("a cat", SMALL.model_copy(update={"budget": 1001}))
+    assert service.wait(job.id).status == "done" and service.job(job.id).attempt == 2
+
+
+@pytest.fixture
+def other_name(cluster, monkeypatch):
+    monkeypatch.setattr(actor, "NAME", "another")
+    yield
+    with contextlib.suppress(ValueError):
+        cluster.kill(actor.handle())
+
+
+def test_a_service_that_cannot_start_says_so_and_tries_again(cluster, other_name, monkeypatch, tiny_folder, tmp_path):
+    """Its store is away for a moment."""
+    monkeypatch.setattr(actor, "HEALTH", 0.5)
+    store = tmp_path / "away"
+    store.touch()
+    jobs = actor.start(Settings(models=(str(tiny_folder),), device="cpu", store=str(store / "jobs")), str(tmp_path), str(tmp_path))
+    with pytest.raises(ValueError, match="the store .*away/jobs cannot be used"):
+        cluster.get(jobs.ready.remote(), timeout=120)
+    with pytest.raises(ValueError):
+        actor.start(Settings(), new=True)
+    calls, start = actor.RemoteJobs(patience=1.0), time.monotonic()
+    for call in (calls.health, calls.served):
+        with pytest.raises(Unavailable, match="the service is starting") as refused:
+            asyncio.run(call())
+        assert refused.value.retry_after
+    assert time.monotonic() - start < 10
+    store.unlink()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Unavailable):
+            assert asyncio.run(calls.health()).status == "ok"
+            break
+    else:
+        raise AssertionError("it is never up")
+    cluster.get(jobs.ready.remote())
+    cluster.get(jobs.close.remote())
+
+
+def test_a_flood_is_refused():
+    from mcts_ray.service.serve import Front
+
+    assert 0 < Front.max_queued_requests <= 1000 and Front._deployment_config.backpressure_config.retry_after_s
 
 
 @pytest.fixture
@@ -122,7 +187,10 @@ def mcts_ray(home, *arguments, timeout=300):
 def test_from_up_to_down_with_deaths_and_a_restart_of_everything(home, tiny_folder):
     code, out, err = mcts_ray(home, "up", "--models", tiny_folder, "--gpus", 0, "--json")
     assert code == 0, err
-    url = json.loads(out)["url"]
+    url, address = json.loads(out)["url"], json.loads(out)["address"]
+    token = Path(home["HOME"], ".ray", "auth_token")
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert lists_nodes(home, address, RAY_AUTH_MODE="token") and not lists_nodes(home, address, RAY_AUTH_MODE="disabled")
     config = SMALL.model_copy(update={"budget": 400, "in_flight": 1})
     with Client(url, Path(home["MCTS_RAY_HOME"], "token").read_text()) as client:
         ids = [client.submit("a cat", config.model_copy(update={"seed": seed})).id for seed in range(20)]
@@ -147,6 +215,13 @@ def test_from_up_to_down_with_deaths_and_a_restart_of_everything(home, tiny_fold
     assert mcts_ray(home, "down")[0] == 0
 
 
+def lists_nodes(home, address, **env):
+    """Whether the cluster lets a process with this environment in."""
+    command = [sys.executable, "-c", f"import ray; ray.init({address!r}); print(len(ray.nodes()))"]
+    done = subprocess.run(command, cwd=home["HOME"], env={**home, **env}, capture_output=True, text=True, timeout=120)
+    return done.returncode == 0 and done.stdout == "1\n"
+
+
 def gets_on(client, ids, spent, seconds=180):
     """Wait until searches have spent 100 NFE more, here and there while the service is back after a death; returns what they have."""
     deadline = time.monotonic() + seconds
@@ -160,13 +235,27 @@ def gets_on(client, ids, spent, seconds=180):
 
 
 @pytest.mark.slow
-def test_on_a_cluster_that_is_there_it_leaves_nothing_behind(home, tiny_folder):
+def test_on_a_cluster_that_is_there_it_leaves_nothing_behind(home, tiny_folder, tmp_path):
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false"]
     assert subprocess.run(ray, env=home, capture_output=True, timeout=120).returncode == 0
-    code, out, err = mcts_ray(home, "up", "--models", tiny_folder, "--gpus", 0, "--json")
+    mine = {**home, "MCTS_RAY_TOKEN": "the-token-of-this-operator"}
+    code, out, err = mcts_ray(mine, "up", "--models", tiny_folder, "--gpus", 0, "--json")
     assert code == 0 and json.loads(out)["session"] is None, err
+    state = json.loads(out)
+    with Client(state["url"], mine["MCTS_RAY_TOKEN"]) as client:  # not what is in the environment of the cluster
+        assert client.models().data
+    assert mcts_ray(home, "jobs")[0] == 0  # clients find it in the home
     assert mcts_ray(home, "up")[0] == 2  # there is one
-    assert mcts_ray(home, "down")[0] == 0
+    stranger = {**home, "MCTS_RAY_HOME": str(tmp_path / "elsewhere")}
+    code, _, err = mcts_ray(stranger, "up", "--models", tiny_folder, "--gpus", 0)
+    assert code == 2 and f"`mcts-ray down --address {state['address']}`" in err
+    assert mcts_ray(home, "status")[0] == 0  # it lives on
+    code, out, err = mcts_ray(stranger, "down", "--address", state["address"], "--json")
+    assert code == 0 and json.loads(out) == {"down": True, "url": state["url"]}, err
+    assert mcts_ray(home, "status")[0] == 1
+    code, _, err = mcts_ray(stranger, "down", "--address", state["address"])
+    assert code == 2 and "no service runs on the Ray cluster at" in err
+    assert mcts_ray(home, "down")[0] == 0 and mcts_ray(home, "status")[0] == 2
     deadline = time.monotonic() + 20
     while kinds(home) & {"JobsActor", "TreeManager", "DenoiserWorker"} and time.monotonic() < deadline:
         time.sleep(0.2)

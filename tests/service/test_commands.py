@@ -3,10 +3,12 @@
 import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from mcts_ray import cli
+from mcts_ray.service.home import read_state, write_state
 from mcts_ray.service.runner import Lost
 
 PROMPT = "a red circle left of a blue square"
@@ -138,3 +140,56 @@ def test_without_a_service(mcts_ray, monkeypatch, tmp_path):
     assert (code, found) == (1, {"up": False, "url": "http://127.0.0.1:1"})
     code, _, err = mcts_ray("submit", PROMPT)
     assert code == 2 and "no service answers at http://127.0.0.1:1" in err
+
+
+def test_down_keeps_what_it_knows_of_a_service_that_answers_but_cannot_be_ended(live, mcts_ray):
+    code, out, err = mcts_ray("down")  # nothing answers at the address of its cluster
+    assert code == 1 and out == "" and err.count("\n") == 1 and "still answers, but could not be ended" in err
+    assert mcts_ray("status")[0] == 0 and read_state()
+
+
+def test_down_forgets_a_service_that_has_gone_with_its_cluster(mcts_ray, monkeypatch, tmp_path):
+    monkeypatch.setenv("MCTS_RAY_HOME", str(tmp_path / "home"))
+    write_state({"url": "http://127.0.0.1:1", "address": "127.0.0.1:1", "session": None})
+    code, _, err = mcts_ray("down", "--address", "127.0.0.1:2")
+    assert code == 2 and "no Ray cluster answers at 127.0.0.1:2" in err and read_state()
+    assert mcts_ray("down")[0] == 0 and not read_state()
+
+
+def test_a_token_in_the_environment_that_protects_nothing_is_refused(mcts_ray, monkeypatch, tmp_path):
+    monkeypatch.setenv("MCTS_RAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MCTS_RAY_TOKEN", "short")
+    code, out, err = mcts_ray("up")
+    assert code == 2 and out == "" and err.count("\n") == 1 and "MCTS_RAY_TOKEN holds no token" in err
+
+
+@pytest.fixture
+def starting():
+    """The URL of a service that is starting."""
+
+    class Starting(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"detail": "the service is starting; try again"}'
+            self.send_response(503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Starting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_service_that_is_starting_is_not_up_and_not_gone(starting, mcts_ray, monkeypatch, tmp_path):
+    monkeypatch.setenv("MCTS_RAY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MCTS_RAY_URL", raising=False)
+    write_state({"url": starting, "address": "127.0.0.1:1", "session": None})
+    code, found, err = mcts_ray("status", "--json")
+    assert (code, found, err) == (1, {"up": False, "url": starting}, "")
+    code, _, err = mcts_ray("up")
+    assert code == 2 and f"a service runs already at {starting}" in err

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from mcts_ray.service.home import find_service, home, make_token, read_state, write_state
+from mcts_ray.service.home import find_service, given_token, home, keep_token, make_token, read_state, write_state
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,17 @@ def test_a_token_that_protects_nothing_is_refused(mode, text, words):
     (home() / "token").chmod(mode)
     with pytest.raises(ValueError, match=words):
         make_token()
+
+
+def test_the_operators_token_is_kept_in_place_of_the_one_there(monkeypatch):
+    make_token()
+    monkeypatch.setenv("MCTS_RAY_TOKEN", "the-operators-token\n")
+    keep_token(given_token())
+    assert make_token() == "the-operators-token"
+    assert stat.S_IMODE((home() / "token").stat().st_mode) == 0o600 and [file.name for file in home().iterdir()] == ["token"]
+    monkeypatch.setenv("MCTS_RAY_TOKEN", "short")
+    with pytest.raises(ValueError, match="MCTS_RAY_TOKEN holds no token of at least 16 characters"):
+        given_token()
 
 
 def test_the_environment_goes_before_the_files(monkeypatch):

@@ -150,11 +150,10 @@ def test_an_actor_that_was_refused_takes_the_store_once_it_is_free(tmp_path, hel
         jobs = actor.JobsActor(Settings(store=str(tmp_path)))
         with pytest.raises(InUse, match="is in use by the service at far"):
             await jobs.ready()
-        threading.Timer(0.2, other.renew).start()
         with pytest.raises(Unavailable, match="is in use by the service at far"):
-            await jobs.call("health")
+            await jobs.call("health", patience=0.1)
         other.release()
         assert (await jobs.call("health")).running == 0
-        await jobs.call("close")
+        await jobs.close()
 
     asyncio.run(go())

@@ -1,0 +1,75 @@
+"""A Ray cluster on this machine that outlives the process that starts it, and demands Ray's token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mcts_ray.actors import cluster
+from mcts_ray.service.home import write_secret
+
+MODE = "RAY_AUTH_MODE"
+SLOW = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # Serve ends its proxy after 5 s, which a busy machine needs to start it
+
+
+def start(cpus: int, dashboard: bool) -> str:
+    """Start it; returns its address. ValueError if there is no token and none can be made."""
+    env = {**cluster.QUIET, **SLOW, **os.environ, **token_mode()}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", str(cpus)]
+    command += ["--object-store-memory", str(cluster.OBJECT_STORE), "--include-dashboard", str(dashboard).lower(), "--disable-usage-stats"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise RuntimeError(f"Ray could not be started: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return cluster.find("auto")
+
+
+def stop(session: str | None) -> None:
+    """End the processes of the cluster, known by its session folder; others on this machine live on."""
+    if not session:
+        return
+    import psutil
+
+    mine = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(session in word for word in process.info["cmdline"] or ()):
+            mine.append(process)
+    for stop in ("terminate", "kill"):
+        for process in mine:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, stop)()
+        mine = psutil.wait_procs(mine, timeout=10)[1]
+
+
+def token_mode() -> dict[str, str]:
+    """The environment in which a new cluster demands Ray's token, made if this user has none; empty if RAY_AUTH_MODE forbids that.
+
+    It lies where Ray looks for it, so that whatever this user attaches finds it: other commands, `ray status`, more nodes.
+    """
+    if os.environ.get(MODE, "token").lower() != "token":
+        return {}
+    from ray._raylet import AuthenticationTokenLoader
+    from ray.exceptions import AuthenticationError
+
+    loader, file = AuthenticationTokenLoader.instance(), Path.home() / ".ray" / "auth_token"
+    try:
+        if not loader.has_token(ignore_auth_mode=True):
+            _make(file)
+            loader.reset_cache()
+        elif file.is_file() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)  # Ray itself lets everybody read it
+    except AuthenticationError as error:
+        raise ValueError(f"Ray's token cannot be read ({error}); see RAY_AUTH_TOKEN_PATH") from error
+    except OSError as error:
+        raise ValueError(
+            f"Ray's token cannot be written to {file} ({error.strerror}); set RAY_AUTH_TOKEN, or {MODE}=disabled to do without"
+        ) from error
+    return {MODE: "token"}
+
+
+def _make(file: Path) -> None:
+    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+    write_secret(file, generate_new_authentication_token())
