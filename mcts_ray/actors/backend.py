@@ -26,7 +26,7 @@ from mcts_ray.actors import cluster
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.actors.reward import GpuReward, RewardWorker
-from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor
+from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor, first_line
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
@@ -103,11 +103,11 @@ class RayBackend:
     ) -> Run:
         """Carry out tasks made from one plan. Ctrl-C ends them, and what they have found is handed over."""
         size = self.batch_size or plan.batch_size
-        tasks = [task.moved() if task.run_dir else self._spooled(task) for task in tasks]
         ids = [task.search.id for task in tasks]
         error = None
         try:
-            self._ask("submit", tasks, with_absolute_folders(reward), plan.latent_shape, size)
+            kept = [task.moved() if task.run_dir else self._spooled(task) for task in tasks]
+            self._ask("submit", kept, with_absolute_folders(reward), plan.latent_shape, size)
             self._watch(ids, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught
@@ -160,7 +160,7 @@ class RayBackend:
         self._actors += denoisers
         places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:
-            rewards = [GpuReward(node, gpus, *model, paths=paths) for node, gpus, _ in places]
+            rewards = [GpuReward(one, node, gpus, *model, paths=paths) for one, (node, gpus, _) in zip(denoisers, places, strict=True)]
         else:
             rewards = [Actor(RewardWorker, *model, (), paths, num_cpus=0)] * self.workers
         fusion = Actor(FusionWorker, num_cpus=0)
@@ -177,10 +177,14 @@ class RayBackend:
         return manager.remote(cloudpickle.dumps(self._pool), str(self._folder), cache)  # pickled: Ray warns of handles it may need again
 
     def _spooled(self, task: Task) -> Task:
-        """A search that nobody wants written down, with a journal for the manager's sake."""
+        """A search that nobody wants written down, with a journal for the manager's sake. OSError where there is no room for that."""
         folder = self._folder / task.search.id
-        folder.mkdir()
-        (folder / "journal.jsonl").write_text(json.dumps({"type": "header", "search": task.search.id}) + "\n", encoding="utf-8")
+        try:
+            folder.mkdir()
+            (folder / "journal.jsonl").write_text(json.dumps({"type": "header", "search": task.search.id}) + "\n", encoding="utf-8")
+        except OSError as error:
+            words = f"folder {self._folder} for temporary files cannot be written ({error.strerror}); make room there, or name another by TMPDIR"
+            raise OSError(words) from error
         return replace(task, run_dir=folder)
 
     def _open(self) -> Any:
@@ -272,14 +276,10 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
         if isinstance(error.cause, ValueError):
             raise error.cause from None  # a sentence for the user
         if isinstance(error.cause, DEATHS):
-            raise ActorsLost(f"an actor of the search has died: {_first_line(error.cause)}") from None
+            raise ActorsLost(f"an actor of the search has died: {first_line(error)}") from None
         raise
     except GetTimeoutError:
         words = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
         raise RuntimeError(words) from None
     except RayError as error:
-        raise ActorsLost(f"an actor of the search has died: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ActorsLost(f"an actor of the search has died: {first_line(error)}") from error

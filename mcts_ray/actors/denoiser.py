@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from mcts_ray.actors.spec import fetched, look_in, users_modules
+from mcts_ray.actors.spec import Gone, ends_unless, fetched, look_in, users_modules
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.gain.choose import Gains
@@ -94,6 +94,7 @@ class DenoiserWorker:
 
         self.generation, self.engine = generation, Engine(self.denoiser, batch_size)
 
+    @ends_unless(Reborn, Gone)
     def advance(
         self, generation: int, packed: bytes, starts: Sequence[Any], states: Sequence[Any], seconds: float | None
     ) -> tuple[Report, States, list[np.ndarray]]:
@@ -103,7 +104,7 @@ class DenoiserWorker:
         Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
         parents of some.
         Returns the report, the states kept by the units that left, and the latents they leave, unit by unit. Raises Reborn
-        if the engine of this `generation` has gone with an earlier process, Gone if refs are lost.
+        if the engine of this `generation` has gone with an earlier process, Gone if refs are lost; anything else ends this process.
         """
         self._check(generation)
         start = time.perf_counter()
@@ -112,7 +113,7 @@ class DenoiserWorker:
         walked, last = self._take_in(pickle.loads(packed), starts, states), 0.0
         while seconds is not None and not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
-            walked = engine.step()
+            walked = self._step()
             last = time.perf_counter() - before
         kept = [(w.work.search, node) for w in walked if not w.error for node in w.work.keep]
         left = tuple(Left(w.work.search, w.work.id, w.cost, w.error, len(w.to_decode), w.scores, w.gains) for w in walked)
@@ -120,6 +121,7 @@ class DenoiserWorker:
         states = {key: _packed(engine.store.get(*key)) for key in kept}
         return Report(left, engine.spent - before_nfe, last, _size(states)), states, latents
 
+    @ends_unless(Reborn, Gone)
     def redo(
         self, generation: int, generations: Sequence[Sequence[Again]], states: Sequence[Any]
     ) -> tuple[tuple[int, list[str], int], States, list[np.ndarray]]:
@@ -164,6 +166,17 @@ class DenoiserWorker:
         from mcts_ray.diffusion.load import load_pipeline
 
         return Denoiser(make_adapter(load_pipeline(self.model, self.device, self.dtype)))
+
+    def _step(self) -> list[Walked]:
+        """One call of the network; units of which not even one fits into the memory leave as failed."""
+        try:
+            return self.engine.step()
+        except Exception as error:
+            import torch
+
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
+            return self.engine.give_up(str(error))
 
     def _check(self, generation: int) -> None:
         if generation != self.generation:

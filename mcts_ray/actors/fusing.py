@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.recovery import Recovery
-from mcts_ray.actors.spec import TRIES, Actor, Gone
+from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import STATES
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What has come of fusing for one unit: a ref to what it starts from, among others; or why its particles are refused; why they were
+    fused by innovation, if they were; or what went wrong."""
+
+    starts: Any = None
+    refused: str | None = None
+    fallback: str | None = None
+    error: str | None = None
 
 
 class Fusing(Recovery):
@@ -24,26 +39,37 @@ class Fusing(Recovery):
 
     async def _fuse(self, fused: Sequence[Work]) -> None:
         """Have the fusion actor make what units start from, or tell why it cannot; then they are ready to be sent."""
-        words: dict[str, tuple[str | None, str | None]] = {}
-        starts: dict[str, Any] = {}
+        made: dict[str, Made] = {}
         for shape in dict.fromkeys(self.running[work.search].latent_shape for work in fused):
-            group = [work for work in fused if self.running[work.search].latent_shape == shape]
-            told, made = await self._fused(group, shape)
-            words |= told
-            starts |= dict.fromkeys(told, made)
+            made |= await self._made([work for work in fused if self.running[work.search].latent_shape == shape], shape)
         for work in fused:
-            worker = self._holder(work)
+            worker, one = self._holder(work), made[work.id]
             if worker is None:
                 continue
-            refused, fallback = words[work.id]
-            if refused:
+            work = worker.out[work.search, work.id]  # lost and sent again meanwhile, it has another epoch
+            if one.error:
                 worker.take_back(work)
-                self.session.refuse(work, refused)
+                self._failed(work, one.error)
+            elif one.refused:
+                worker.take_back(work)
+                self.session.refuse(work, one.refused)
             else:
-                worker.starts[work.id] = starts[work.id]
-            if fallback:
-                self.session.fall_back(work, fallback)
+                worker.starts[work.id] = one.starts
+            if one.fallback:
+                self.session.fall_back(work, one.fallback)
         self._wake()
+
+    async def _made(self, works: Sequence[Work], shape: tuple[int, int, int]) -> dict[str, Made]:
+        """What comes of units by their ids: of all together, and where that fails again and again of each alone."""
+        try:
+            words, starts = await self._fused(works, shape)
+        except Exception as error:
+            log.warning("%d units could not be fused (%s)", len(works), first_line(error))
+            if len(works) == 1:
+                return {works[0].id: Made(error=f"its particles could not be fused: {first_line(error)}")}
+            alone = [await self._made([work], shape) for work in works]
+            return {id: made for one in alone for id, made in one.items()}
+        return {id: Made(starts, *words[id]) for id in words}
 
     async def _fused(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """The answer of the fusion actor, for which lost states are made again."""
@@ -54,7 +80,7 @@ class Fusing(Recovery):
                     break
             with contextlib.suppress(Gone):
                 return await self._call_fusion(works, shape)
-        raise RuntimeError("states that are to be fused are lost again and again")
+        raise RuntimeError("their states are lost again and again")
 
     async def _call_fusion(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """One call of the fusion actor: what it says of each unit, and a ref to what they start from. Raises Gone."""

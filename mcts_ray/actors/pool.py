@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import secrets
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from mcts_ray.search.lineage import Again
 
 CALLS = 2  # that a denoiser may have to answer: it works on one, and the next one is there when it has done
 DEATHS = (*spec.DEATHS, Reborn)
+HANGS = 2 * spec.FETCH  # seconds, or the time of SLOW steps for each that a call takes, after which a denoiser is taken to hang
+SLOW = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,8 @@ class Worker:
     out: units given to it, by search and unit, `pending` those of them not yet sent; starts: refs to what those that are fused start
     from; finished: units that wait to be scored. size: its batch size. loose: it may be given more than one batch, by `depth`, and its
     outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives twice. nfe: spent in it, by
-    search, and `inside`, on units that are in it still. busy: held by whoever sends it something, `calls`: of `advance`, that it has
+    search, and `inside`, on units that are in it still. step_seconds: of its last step, and `slowest` of all since it began; 0.0 until it
+    has made one, which loads what a model needs. busy: held by whoever sends it something, `calls`: of `advance`, that it has
     not answered. up: False from its death until it is back; reviving: held while it comes back. catching_up: it is to take in what
     another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing in hand.
     news: set when there may be something to do for it.
@@ -73,6 +76,7 @@ class Worker:
     nfe: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
     step_seconds: float = 0.0
+    slowest: float = 0.0
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
     up: bool = True
@@ -157,7 +161,7 @@ class Worker:
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
         self.size, self.nfe, self.inside, self.generation = size, Counter(), Counter(), secrets.randbits(60)
-        self.depth = Depth(size)
+        self.depth, self.slowest = Depth(size), 0.0
         await self.denoiser.call("begin", self.generation, size)
 
     @property
@@ -190,8 +194,8 @@ class Worker:
         """The answer to a call: its report, and the units that have left. Raises one of `DEATHS` if the denoiser dies over it, or has
         died before, and Gone, with nothing taken in, if refs are lost."""
         try:
-            with self.denoiser.call_under_way():
-                report: Report = await sent.answer
+            patience = self._patience(1 + max((len(unit.sizes) for unit in sent.units), default=0))
+            report: Report = await self.denoiser.answer(sent.answer, patience)
         except Gone:
             self.pending = [*(unit for unit in sent.units if (unit.work.search, unit.work.id) in self.out), *self.pending]
             raise
@@ -200,6 +204,7 @@ class Worker:
         for unit in sent.units:
             self.starts.pop(unit.work.id, None)
         self.step_seconds = report.step_seconds
+        self.slowest = max(self.slowest, report.step_seconds)
         self.nfe.update(report.nfe)
         self.inside.update(report.nfe)
         self.depth.left(len(report.left))
@@ -212,12 +217,16 @@ class Worker:
                 left.append(Finished(Walk(work, one.cost, one.error, one.scores, one.gains), sent.latents, rows))
         return report, left
 
+    def _patience(self, steps: int) -> float | None:
+        """Seconds to wait for the answer of a call that takes so many steps; None, without end, until one has been made."""
+        return max(HANGS, SLOW * self.slowest * steps) if self.slowest else None
+
     async def redo(self, generations: Sequence[Sequence[Again]], states: Sequence[Any]) -> tuple[int, list[str], int, Any, Any]:
         """Have units walked again: (NFE, nodes of the images, bytes of the states kept, ref to those, ref to the latents of the images).
         Raises as `receive`."""
         report, kept, latents = self.denoiser.handle.redo.options(num_returns=3).remote(self.generation, generations, states)
-        with self.denoiser.call_under_way():
-            nfe, nodes, size = await report
+        steps = sum(unit.work.nfe for generation in generations for unit in generation)
+        nfe, nodes, size = await self.denoiser.answer(report, self._patience(steps))
         return nfe, nodes, size, kept, latents
 
     async def show(self, latents: Any, count: int) -> tuple[list[bytes], list[Any]]:
@@ -225,11 +234,15 @@ class Worker:
         small, *images = await self.reward.parts("show", 1 + count, latents)
         return small, images
 
-    def fall(self) -> tuple[list[Work], Counter[str]]:
-        """It has died: the units that were lost with it, and what these had spent, by search. Nothing is dealt to it until it has been
-        revived."""
-        works, inside = list(self.out.values()), self.inside
-        self.up, self.out, self.pending, self.starts, self.inside = False, {}, [], {}, Counter()
+    def fall(self, blamed: Collection[Work] = ()) -> tuple[list[Work], Counter[str]]:
+        """It has died: the units that were lost with it, and what these had spent, by search. Those that it had not been sent stay, for they
+        have nothing to do with it, unless they are `blamed`. Nothing is dealt to it until it has been revived."""
+        self.pending = [unit for unit in self.pending if unit.work not in blamed]
+        waiting = {(unit.work.search, unit.work.id): unit.work for unit in self.pending}
+        works, inside = [work for key, work in self.out.items() if key not in waiting], self.inside
+        for work in works:
+            self.starts.pop(work.id, None)
+        self.up, self.out, self.inside = False, waiting, Counter()
         return works, inside
 
     async def revive(self) -> None:
@@ -238,30 +251,32 @@ class Worker:
             if not self.up:
                 await self.denoiser.revive()
                 await self.begin(self.size)
-                await self._follow()
+                if isinstance(self.reward, GpuReward):
+                    await self.reward.follow()
                 self.up = True
-
-    async def _follow(self) -> bool:
-        """Have the reward actor where the denoiser is, if it is to be; whether it had to move."""
-        if not isinstance(self.reward, GpuReward):
-            return False
-        node, gpus, _ = await self.denoiser.call("place")
-        return self.reward.follow(node, gpus)
 
     async def score(self, units: Sequence[Finished], key: str, reward: Any) -> list[Verdict]:
         """Have the latents of units decoded and scored; a reward actor that dies is replaced, and asked again, in the end unit by
         unit, so that one that kills it fails alone. Raises Gone if latents are lost."""
+        why = f"its reward actor died {TRIES} times; its log says of what"
         for _ in range(TRIES):
             try:
                 return await self._score(units, key)
             except UnknownReward:
-                await self.reward.call("load", key, reward)
+                if error := await self._reload(key, reward):
+                    why = f"its reward cannot be loaded again: {error}"
             except spec.DEATHS:
-                if not await self._follow():
-                    await self.reward.revive()
+                await self.reward.revive()
         if len(units) > 1:
             return [verdict for unit in units for verdict in await self.score([unit], key, reward)]
-        return [Verdict(error=f"its reward actor died {TRIES} times")]
+        return [Verdict(error=why)]
+
+    async def _reload(self, key: str, reward: Any) -> str | None:
+        """Have a reward actor that has been restarted load a reward; what is wrong if it cannot."""
+        try:
+            await self.reward.call("load", key, reward)
+        except Exception as error:  # it could at first, so that it is no mistake of the user's
+            return spec.first_line(error)
 
     async def _score(self, units: Sequence[Finished], key: str) -> list[Verdict]:
         batches = list(dict.fromkeys(unit.latents for unit in units))
@@ -271,8 +286,7 @@ class Worker:
         wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
         stats, *images = spec.refs(call.remote(key, picks, prompts, wanted, batches))
-        with self.reward.call_under_way():
-            scored, thumbnails, seconds = await stats
+        scored, thumbnails, seconds = await self.reward.answer(stats)
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []
         for unit in units:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 @dataclass(eq=False)
 class Running:
     """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
-    forwards per call, and the shape of its states. nfe: spent so far, units under way included."""
+    forwards per call, and the shape of its states. nfe: spent so far, units under way included. fatal: units that have failed with the
+    actors that had them; ending: the task that ends it for that."""
 
     job: Job
     key: str
@@ -31,6 +32,8 @@ class Running:
     latent_shape: tuple[int, int, int]
     nfe: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    fatal: int = 0
+    ending: asyncio.Task | None = None
 
 
 class Recovery:
@@ -41,6 +44,7 @@ class Recovery:
     running: dict[str, Running]
     states: States
     deaths: int
+    _halt: Callable[[Running], Coroutine[Any, Any, None]]
 
     def _emptiest(self, beside: Worker | None = None) -> Worker:
         """The denoiser with the fewest units, of equal ones `beside`; one that is dead, or about to go, only where there is no other."""
@@ -102,28 +106,51 @@ class Recovery:
         if fused:
             await self._fuse(fused)
 
-    async def _lost(self, worker: Worker, generation: int | None = None) -> None:
-        """The denoiser died, in this life: its units go out again, to others if there are any; it comes back meanwhile."""
+    async def _lost(self, worker: Worker, generation: int | None = None, blamed: Collection[Work] = ()) -> None:
+        """The denoiser died, in this life, perhaps over what these waiting units need: its units go out again, to others if there are any;
+        it comes back meanwhile."""
         if not worker.up or generation not in (None, worker.generation):
             return
         self.deaths += 1
-        works, inside = worker.fall()
+        works, inside = worker.fall(blamed)
+        self._move_on(worker)
         for id in inside.keys() & self.running.keys():
             self.running[id].nfe -= inside[id]
             self.running[id].job.again += inside[id]
-        await self._send_again(works, f"its denoiser died {TRIES} times")
+        await self._send_again(works, f"its denoiser died {TRIES} times; its log says of what")
+
+    def _move_on(self, worker: Worker) -> None:
+        """What it has not been sent yet goes to others."""
+        units, worker.pending = worker.pending, []
+        for unit in units:
+            del worker.out[unit.work.search, unit.work.id]
+        for unit in units:
+            other, start = self._emptiest(), worker.starts.pop(unit.work.id, None)
+            other.give(unit.work, unit.sizes)
+            if start:
+                other.starts[unit.work.id] = start
 
     async def _send_again(self, works: Sequence[Work], why: str) -> None:
         """Lost units go out again; those that have been lost too often fail."""
         works = self.session.reissue(works)
         for work in (work for work in works if work.epoch >= TRIES):
-            self.session.settle(Walk(work, Cost(), why))
+            self._failed(work, why)
         again = [work for work in works if work.epoch < TRIES]
         for work in again:
             self._emptiest().give(work)
         self._wake()
         if fused := [work for work in again if work.fuse]:
             await self._fuse(fused)
+
+    def _failed(self, work: Work, why: str) -> None:
+        """A unit has failed with the actors that had it. As that costs nothing of the budget, a search of which hardly a unit does anything
+        else would never end: it is ended."""
+        running = self.running[work.search]
+        self.session.settle(Walk(work, Cost(), why))
+        running.fatal += 1
+        if running.fatal >= max(TRIES, len(running.job.search.finished)) and not running.ending:
+            running.job.cut = f"the search was ended early, since {running.fatal} of its units had failed with the actors that had them"
+            running.ending = asyncio.create_task(self._halt(running))
 
     def _wake(self) -> None:
         """Something has come, or has changed for all: whoever waits for work may find some."""

@@ -57,7 +57,7 @@ class Resizing(Working):
         try:
             node, gpus, _ = await denoiser.call("place")
             reward = self.workers[0].reward
-            worker = Worker(denoiser, reward.beside(node, gpus) if isinstance(reward, GpuReward) else reward)
+            worker = Worker(denoiser, reward.beside(denoiser, node, gpus) if isinstance(reward, GpuReward) else reward)
             await worker.begin(self._size)
         except Exception:
             log.exception("a denoiser that was to join the others has failed")
@@ -72,16 +72,6 @@ class Resizing(Working):
         if self._loops:
             self._loops[worker] = asyncio.create_task(self._loop(worker))
         self._wake()
-
-    def _move_on(self, worker: Worker) -> None:
-        """What it has not been sent yet goes to others."""
-        for unit in worker.pending:
-            del worker.out[unit.work.search, unit.work.id]
-            other = self._emptiest()
-            other.give(unit.work, unit.sizes)
-            if start := worker.starts.pop(unit.work.id, None):
-                other.starts[unit.work.id] = start
-        worker.pending = []
 
     def _leave(self, worker: Worker) -> None:
         """It has nothing more in hand: it goes, its loop with it, and its reward actor unless others have that too."""

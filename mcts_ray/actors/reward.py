@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mcts_ray.actors.spec import Actor, fetched, look_in, users_modules
+from mcts_ray.actors.spec import Actor, Gone, ends_unless, fetched, look_in, users_modules
 from mcts_ray.diffusion.resolve import Model
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class RewardWorker:
         """Its search has gone."""
         self._scoring.pop(key, None)
 
+    @ends_unless(UnknownReward, Gone)
     def score(
         self, key: str, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], refs: Sequence[Any]
     ) -> list:
@@ -68,7 +69,7 @@ class RewardWorker:
 
         Returns the answers (`Scored`), the thumbnails of `wanted` (places in `picks`) and the seconds it took, then, each as an
         object of its own, the wanted images (H, W, 3) uint8. Raises UnknownReward if `key` has gone with an earlier process, Gone if
-        batches are lost.
+        batches are lost; anything else ends this process.
         """
         if key not in self._scoring:
             raise UnknownReward(key)
@@ -84,6 +85,7 @@ class RewardWorker:
         stats = [answer.scored for answer in answers], thumbnails, time.perf_counter() - start
         return [stats, *images] if images else stats
 
+    @ends_unless()
     def show(self, latents: Sequence[np.ndarray]) -> list:
         """The thumbnails of latents, decoded, then, each as an object of its own, their images (H, W, 3) uint8."""
         import torch
@@ -110,16 +112,17 @@ class RewardWorker:
 class GpuReward(Actor):
     """A reward actor on the GPUs of one denoiser, on its node."""
 
-    def __init__(self, node: str, gpus: Sequence[str], *args: Any, paths: Sequence[str]) -> None:
-        self._args, self._paths, self._place = args, paths, (node, list(gpus))
+    def __init__(self, denoiser: Actor, node: str, gpus: Sequence[str], *args: Any, paths: Sequence[str]) -> None:
+        self._denoiser, self._args, self._paths, self._place = denoiser, args, paths, (node, list(gpus))
         super().__init__(RewardWorker, *args, gpus, paths, num_cpus=0, scheduling_strategy=_on(node))
 
-    def beside(self, node: str, gpus: Sequence[str]) -> GpuReward:
+    def beside(self, denoiser: Actor, node: str, gpus: Sequence[str]) -> GpuReward:
         """One more like it, on the GPUs of another denoiser."""
-        return GpuReward(node, gpus, *self._args, paths=self._paths)
+        return GpuReward(denoiser, node, gpus, *self._args, paths=self._paths)
 
-    def follow(self, node: str, gpus: Sequence[str]) -> bool:
-        """A new one where the denoiser is now; False, and nothing done, if that is where it was."""
+    async def follow(self) -> bool:
+        """A new one where the denoiser is now, which is waited for; False, and nothing done, if that is where it was."""
+        node, gpus, _ = await self._denoiser.call("place")
         if self._place == (node, list(gpus)):
             return False
         ray.kill(self.handle, no_restart=True)
@@ -127,6 +130,11 @@ class GpuReward(Actor):
         self._recipe = RewardWorker, (*self._args, gpus, self._paths), {"num_cpus": 0, "scheduling_strategy": _on(node)}
         self.handle = self._start()
         return True
+
+    async def revive(self) -> None:
+        """As any actor, but where its denoiser is: it may have died with their node."""
+        if not await self.follow():
+            await super().revive()
 
 
 def _on(node: str) -> NodeAffinitySchedulingStrategy:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -13,6 +16,7 @@ from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, GetTi
 
 from mcts_ray.reward.resolve import NotImportable
 
+log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds for Ray to restart an actor by itself
 TRIES = 3  # times that a call, or a unit of work, may be lost with the actor that has it, before it has failed
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, ObjectLostError)  # what a call raises whose actor has gone
@@ -34,11 +38,16 @@ class Actor:
     def __init__(self, worker: type, *args: Any, **options: Any) -> None:
         self._recipe = worker, args, options
         self.handle = self._start()
-        self.holding = 0  # calls that it has not answered
-        self.died = 0  # of those, how many have ended with its death
+        self.died = 0  # calls that have ended with its death
+        self._asked: list[object] = []  # calls that it has not answered, the oldest first
 
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
+
+    @property
+    def holding(self) -> int:
+        """Calls that it has not answered."""
+        return len(self._asked)
 
     def another(self) -> Actor:
         """One more like it."""
@@ -55,24 +64,31 @@ class Actor:
         for left in reversed(range(TRIES)):
             try:
                 first, *others = refs(getattr(self.handle, method).options(num_returns=count).remote(*args))
-                with self.call_under_way():
-                    return [await first, *others]
+                return [await self.answer(first), *others]
             except DEATHS:
                 await self.revive()
                 if not left:
                     raise
 
-    @contextlib.contextmanager
-    def call_under_way(self) -> Iterator[None]:
-        """Around the wait for an answer."""
-        self.holding += 1
+    async def answer(self, ref: Any, patience: float | None = None) -> Any:
+        """What a call gives, by its ref. With `patience`, one that has not answered after so many seconds, though everything asked of the
+        actor before has been answered, hangs: its process is killed, which ends the call as a death does."""
+        call, answer = object(), asyncio.ensure_future(ref)
+        self._asked.append(call)
         try:
-            yield
+            oldest = self._asked[0] is call
+            while not (await asyncio.wait([answer], timeout=patience))[0]:
+                if oldest:
+                    log.warning("%r has not answered for %.0f s, and is killed", self, patience)
+                    ray.kill(self.handle, no_restart=False)
+                oldest = self._asked[0] is call
+            return await answer
         except DEATHS:
             self.died += 1
             raise
         finally:
-            self.holding -= 1
+            self._asked.remove(call)
+            answer.cancel()
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""
@@ -93,6 +109,33 @@ class Actor:
     def _start(self):
         worker, args, options = self._recipe
         return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options).remote(*args)
+
+
+def ends_unless(*passing: type[Exception]) -> Callable[[Callable], Callable]:
+    """Of a method of an actor: where it raises anything but these, its process ends, and its caller sees a death. So a unit that makes it
+    raise is found like one that kills it, and what a CUDA error has left behind goes with the process."""
+
+    def decorate(method: Callable) -> Callable:
+        @functools.wraps(method)
+        def guarded(self: Any, *args: Any) -> Any:
+            try:
+                return method(self, *args)
+            except passing:
+                raise
+            except Exception:
+                log.exception("%r ends: its %s has failed", self, method.__name__)
+                os._exit(1)
+
+        return guarded
+
+    return decorate
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says, as it comes out of an actor or as it is."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, BaseException) else error
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def look_in(paths: Sequence[str]) -> None:

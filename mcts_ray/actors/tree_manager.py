@@ -19,9 +19,9 @@ from typing import Any
 
 from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
+from mcts_ray.actors.entering import Entering
 from mcts_ray.actors.pool import Worker, rows
 from mcts_ray.actors.recovery import Running
-from mcts_ray.actors.resizing import Resizing
 from mcts_ray.actors.spec import Actor, look_in
 from mcts_ray.actors.states import States
 from mcts_ray.config import SearchConfig
@@ -33,7 +33,7 @@ from mcts_ray.search.base import Cost
 log = logging.getLogger(__name__)
 
 
-class TreeManager(Resizing):
+class TreeManager(Entering):
     """Searches come with `submit` and go with `found` and `forget`; in between `progress`, `wait` and `halt` speak of them by id.
 
     Every call may be repeated. pickled: (denoiser, reward) pairs, the fusion actor, folders of modules. folder: of orders, for a restart.
@@ -56,6 +56,9 @@ class TreeManager(Resizing):
         self._joining: dict[Actor, asyncio.Task] = {}
         self._size = 1
         self._failure: Exception | None = None
+        self._unread: dict[str, Order] = {}
+        self._rereading: asyncio.Task | None = None
+        self._entering = asyncio.Lock()
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
         self._opening = asyncio.get_running_loop().create_task(self._restore())
@@ -81,71 +84,16 @@ class TreeManager(Resizing):
         not that of its search."""
         await asyncio.shield(self._opening)
         orders = [Order(task, tasks[0].search.id, reward, latent_shape, batch_size) for task in tasks]
-        if self.running.keys() >= {task.search.id for task in tasks}:
-            return  # the same call once more
-        self.archive.keep(orders)
-        try:
-            await self._enter(orders)
-        except BaseException:
-            for task in tasks:
-                self.archive.forget(task.search.id)
-            raise
-
-    async def _restore(self) -> None:
-        """After a restart: every search that has not been handed over goes on, and denoisers that have come meanwhile come again."""
-        if orders := self.archive.orders():
-            log.warning("the tree manager goes on with %d searches", len(orders))
-            await self._enter(orders, restart=True)
-        if denoisers := self.archive.denoisers:
-            self._resize(denoisers)
-
-    async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
-        """Take searches in hand; after a `restart` without those whose run directory cannot be read any more."""
-        rewards = dict.fromkeys(worker.reward for worker in self.workers)
-        forwards: dict[str, int] = {}
-        for key, reward in {order.key: order.reward for order in orders}.items():
-            forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
-        self._size = orders[0].batch_size
-        if not self.running:
-            await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
-        entering = []
-        for order in orders:
+        async with self._entering:
+            if self.running.keys() >= {task.search.id for task in tasks}:
+                return  # the same call once more
+            self.archive.keep(orders)
             try:
-                job = order.task.job(order.batch_size)
-            except (OSError, ValueError):
-                if not restart:
-                    raise
-                log.exception("search %s cannot go on", order.task.search.id)
-                self.archive.forget(order.task.search.id)
-            else:
-                entering.append(Running(job, order.key, order.reward, forwards[order.key], order.latent_shape))
-        self.session.add(running.job for running in entering)
-        self.running |= {running.job.search.id: running for running in entering}
-        if self._failure or not self._loops:
-            for loop in self._loops.values():
-                loop.cancel()
-            for worker in self.workers:
-                worker.clear()
-            self._failure, self._loops = None, {}
-        for running in entering:
-            running.nfe = running.job.search.ledger.nfe
-            await self._recover(running)
-        self._release()
-        self._loops = self._loops or {worker: asyncio.create_task(self._loop(worker)) for worker in self.workers}
-        self._wake()
-
-    async def _recover(self, running: Running) -> None:
-        """The images of a search that was begun elsewhere, and its units in flight, as far as they had got."""
-        job = running.job
-        units, job.recovered = job.recovered, []
-        await self._images(running)
-        for unit in units:
-            job.again += len(unit.sizes)
-            worker = self._emptiest()
-            worker.give(unit.work, unit.sizes)
-            worker.catching_up = len(self.workers) == 1  # with more there is no order to keep
-        if fused := [unit.work for unit in units if unit.work.fuse]:
-            await self._fuse(fused)
+                await self._enter(orders)
+            except BaseException:
+                for task in tasks:
+                    self.archive.forget(task.search.id)
+                raise
 
     async def wait(self, ids: Sequence[str]) -> None:
         """Until these searches have ended. Raises what stopped the manager, if anything did."""
@@ -166,7 +114,7 @@ class TreeManager(Resizing):
         """Let a search spend more; False if it has ended or cannot use it."""
         await asyncio.shield(self._opening)
         running = self.running.get(id)
-        given = running is not None and running.job.extend(nfe)
+        given = running is not None and id not in self._unread and running.job.extend(nfe)
         self._wake()
         return given
 
@@ -245,6 +193,7 @@ class TreeManager(Resizing):
                 self.session.halt(running.job)
             running.ended.set()
         self.session.clear()
+        self._unread = {}
 
     async def _retire(self, worker: Worker) -> None:
         """Set all clocks; end the searches that would be out of time after the next call, and let go of those that are done."""
@@ -257,6 +206,9 @@ class TreeManager(Resizing):
     async def _halt(self, running: Running) -> None:
         """Let the calls under way return, then abandon the units in flight of one search and book what they had spent."""
         job, id = running.job, running.job.search.id
+        if id in self._unread:
+            self._end_unread(running)
+            return
         if job.stopping:
             await running.ended.wait()
             return
@@ -285,7 +237,8 @@ class TreeManager(Resizing):
 
     def _forget(self, running: Running) -> None:
         """A search whose finds have been handed over."""
-        self.session.forget(running.job.search.id)
+        if running.job.search.id in self.session.jobs:
+            self.session.forget(running.job.search.id)
         if running.job.observer:
             running.job.observer.close()
         if not any(one.key == running.key for one in self.running.values()):

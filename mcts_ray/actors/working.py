@@ -1,9 +1,10 @@
 """How the tree manager keeps its denoisers at work: a loop for each of them, in one of two ways.
 
-A denoiser that is alone, or that has to end in time, goes *in step*: units are dealt until its batch is full, it steps until some have
-left, these are scored and told; so with one denoiser the order of asks and tells is that of `LocalExecutor`. Several go *loosely*: each
-holds a second batch that it begins without asking anybody, what has left is decoded and scored beside it, and outcomes are told when they
-come. In both ways nothing is asked for that there is no room for: what waits is with the searches, which have a cap of their own.
+A denoiser that is alone goes *in step*, and so do all when a search is about to be out of time: units are dealt until its batch is full, it
+steps until some have left, these are scored and told; so with one denoiser the order of asks and tells is that of `LocalExecutor`. Several
+go *loosely*: each holds a second batch that it begins without asking anybody, what has left is decoded and scored beside it, and outcomes
+are told when they come. In both ways nothing is asked for that there is no room for: what waits is with the searches, which have a cap of
+their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 from typing import Any
 
 from mcts_ray.actors.fusing import Fusing
-from mcts_ray.actors.pool import DEATHS, Finished, Sent, Worker, rows
+from mcts_ray.actors.pool import CALLS, DEATHS, Finished, Sent, Worker, rows
 from mcts_ray.actors.spec import TRIES, Actor, Gone
 from mcts_ray.actors.states import Batch, Key
 from mcts_ray.actors.trainer import TrainerWorker
@@ -26,6 +27,7 @@ from mcts_ray.search.lineage import origins
 
 log = logging.getLogger(__name__)
 REDONE = 8  # times that lost states are made again before a call, should more have been lost meanwhile
+NEAR = 4  # times what a batch and its scores take: a search that ends sooner has everybody go in step
 PAUSE = 0.2  # seconds between two attempts to write what could not be written
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
@@ -52,7 +54,7 @@ class Working(Fusing):
         if not worker.up:
             await worker.revive()
         async with worker.busy:
-            worker.loose = len(self.workers) > 1 and not self.session.limited
+            worker.loose = len(self.workers) > 1 and not self._pressed(worker)
             if not worker.loose:
                 await worker.quiet()
             if worker.leaving:
@@ -67,12 +69,23 @@ class Working(Fusing):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(worker.news.wait(), min(longest, max(0.01, self.session.seconds_left())))
 
+    def _pressed(self, worker: Worker) -> bool:
+        """Whether a search ends so soon that there may be no time for all that a loose denoiser has in hand, or it is not known yet how
+        long that takes."""
+        if not self.session.limited:
+            return False
+        known = worker.slowest and self.session.latent_seconds
+        batch = (worker.step_seconds or worker.slowest) + worker.size * self.session.latent_seconds
+        return not known or self.session.seconds_left() <= NEAR * batch + CALLS * SLICE
+
     async def _loosely(self, worker: Worker) -> bool:
-        """Have what has left scored, and send what is to be sent; there is then nothing to do but to wait."""
+        """Have what has left scored, and send what is to be sent; there is then nothing to do but to wait, unless that has failed."""
         if worker.finished and not worker.scoring:
             worker.scoring = True
             worker.spawn(self._scored(worker))
-        while worker.wants_call and (sent := await self._send(worker)):
+        while worker.wants_call:
+            if not (sent := await self._send(worker)):
+                return True  # to be tried again at once
             worker.spawn(self._receive(worker, sent))
         return not worker.up
 
@@ -123,10 +136,12 @@ class Working(Fusing):
 
     async def _send(self, worker: Worker) -> Sent | None:
         """One call of the denoiser, for which states that are lost are made again; None where that has failed for now."""
+        blamed: list[Work] = []
         try:
             for _ in range(REDONE):  # meanwhile it may be given more units
                 lost = self._missing_of(worker)
                 for id, nodes in lost.items():
+                    blamed = [unit.work for unit in worker.ready if unit.work.search == id]
                     await self._redo(worker, self.running[id], nodes)
                 if not lost:
                     break
@@ -134,7 +149,7 @@ class Working(Fusing):
             await self._gone(worker, Gone.refs(gone))
             return None
         except DEATHS:
-            await self._lost(worker)
+            await self._lost(worker, blamed=blamed)
             return None
         return worker.send(self._elsewhere(worker), None if worker.catching_up else min(SLICE, self.session.seconds_left()))
 

@@ -81,6 +81,10 @@ class Engine:
                 return lane.step()
         return []
 
+    def give_up(self, error: str) -> list[Walked]:
+        """After a `step` that has raised: what has left, and the units of its call, which have failed for this reason."""
+        return next(reversed(self._lanes.values())).give_up(error)
+
     def resume(
         self,
         units: Sequence[Again],

@@ -100,6 +100,7 @@ class Lane:
         self._slots: list[_Slot] = []
         self._given: dict[tuple[str, str], torch.Tensor] = {}  # noise (C, H, W), by search and node, that is not drawn
         self._made: dict[tuple[str, str], torch.Tensor] = {}  # states (C, H, W) that walks start from as they are
+        self._entered: list[Walked] = []  # units that left the last step as they came, without a call
         self.spent: Counter[str] = Counter()  # states evaluated so far, by search
         self._x_SCHW = torch.zeros(size, *shape, device=denoiser.device)
         self._m1_SCHW = torch.zeros(size, *shape, device=denoiser.device)  # x0 before the last move, where `previous` is set
@@ -132,10 +133,17 @@ class Lane:
     @torch.no_grad()
     def step(self, size: int = 0) -> list[Walked]:
         """Fill the slots, evaluate all of them in one call of at least `size` samples, move each along its next edge."""
-        walked = self._admit()
-        if self._slots:
-            walked += self._advance(*self._evaluate(size))
-        return walked
+        walked = self._entered = self._admit()
+        return walked + self._advance(*self._evaluate(size)) if self._slots else walked
+
+    def give_up(self, error: str) -> list[Walked]:
+        """After a `step` that has raised: the units that had left when it did, and those of its call, which have failed."""
+        slots, self._slots = self._slots, []
+        for slot in slots:
+            called = slot.cursor + 1
+            self.spent[slot.work.search] += called - slot.nfe
+            slot.nfe = called
+        return self._entered + [slot.left(error=error) for slot in slots]
 
     # admit ---------------------------------------------------------------------------------------------------------
 

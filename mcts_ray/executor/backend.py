@@ -66,12 +66,16 @@ class Task:
     def job(self, batch_size: int = 1) -> Job:
         """The task begun, in this process; where its journal holds more than a header, taken up where that ends. `batch_size`: of the
         engines. ValueError if the journal is another search's."""
-        log.info("search begun", extra={"search": self.search.id, "run": self.run_dir and str(self.run_dir)})
         job = Job(self.search, self.in_flight, self.images, Recorder(self.run_dir) if self.run_dir else None)
         if self.run_dir:
-            _, records, length = read_journal(self.run_dir)
-            os.truncate(self.run_dir / "journal.jsonl", length)
-            job.recover(records, batch_size, self.budget)
+            try:
+                _, records, length = read_journal(self.run_dir)
+                os.truncate(self.run_dir / "journal.jsonl", length)
+                job.recover(records, batch_size, self.budget)
+            except Exception:  # this process may try once more
+                job.observer.close()
+                raise
+        log.info("search begun", extra={"search": self.search.id, "run": self.run_dir and str(self.run_dir)})
         return job
 
 
@@ -115,7 +119,7 @@ class Found:
             scoring_seconds=job.scoring_seconds,
             scores=search.scores,
             pruning=search.pruning,
-            notes=(*search.notes, *([f"{job.again} NFE were spent once more after losses"] if job.again else [])),
+            notes=(*search.notes, *filter(None, [job.cut, job.again and f"{job.again} NFE were spent once more after losses"])),
         )
 
 

@@ -47,7 +47,7 @@ class Job:
 
     Of a search that goes on where another process stopped, `recovered` are the units that were in flight there, which nobody
     carries out yet; `midway`: it stopped while outcomes were told, so these are told before anything is asked. `again`: NFE spent
-    once more because of losses; they are in no ledger.
+    once more because of losses; they are in no ledger. `cut`: why it was ended before its budget was spent, if it was for a fault.
     """
 
     search: Search
@@ -62,6 +62,7 @@ class Job:
     recovered: list[Again] = field(default_factory=list)
     midway: bool = False
     again: int = 0
+    cut: str | None = None
 
     @property
     def paused(self) -> str | None:

@@ -170,7 +170,7 @@ class Session:
 
     @property
     def limited(self) -> bool:
-        """Whether a search has to end in time; then everything that has finished is scored before the next denoiser call."""
+        """Whether a search has to end in time."""
         return any(job.search.max_seconds is not None for job in self.turn)
 
     def portion(self, units: Iterable[Any], latents: Callable[[Any], int]) -> list[Any]:

@@ -256,3 +256,30 @@ searcher.close()
     assert (device, workers) == ("cuda", 3)
     assert len({(node, *gpus) for node, gpus in places}) == 3 and all(len(gpus) == 1 for _, gpus in places)
     assert [[node, gpus[0]] for node, gpus in places] == rewards
+
+
+def test_a_reward_on_a_gpu_follows_its_denoiser_off_a_node_that_is_gone(tiny_folder, cluster):
+    """Whatever is asked of it first: here, as when the tree manager has it load a reward, a call that may be repeated."""
+    script = f"""
+import asyncio, json, ray
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+added = [nodes.add_node(num_cpus=2, num_gpus=1) for _ in range(2)]
+ray.init(address=nodes.address, log_to_driver=False)
+from mcts_ray import Searcher
+searcher = Searcher.from_pretrained({str(tiny_folder)!r}, executor="ray", workers=1)
+denoiser, reward = searcher.backend._pool[0][0]
+where = lambda worker: ray.get_runtime_context().get_node_id()
+before = [ray.get(actor.handle.__ray_call__.remote(where)) for actor in (denoiser, reward)]
+nodes.remove_node(next(node for node in added if node.node_id == before[0]))
+asyncio.run(asyncio.wait_for(reward.call("forget", "a search"), 120))
+after = [ray.get(actor.handle.__ray_call__.remote(where)) for actor in (denoiser, reward)]
+print(json.dumps([before, after]))
+searcher.close()
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before, after = json.loads(done.stdout.splitlines()[-1])
+    assert before[0] == before[1] != after[0] == after[1]

@@ -13,8 +13,8 @@ SHAPE = (1, 16, 16)  # a state of it: 1 KiB
 BATCH = 4
 
 
-def best_of_n(id, budget, levels=4):
-    return BestOfN(id, Setting("a cat", levels=levels), budget)
+def best_of_n(id, budget, levels=4, max_seconds=None):
+    return BestOfN(id, Setting("a cat", levels=levels), budget, max_seconds=max_seconds)
 
 
 def mcts(id, budget, levels=8):
@@ -40,15 +40,26 @@ def test_every_denoiser_has_two_batches_at_most_and_all_are_at_work(cluster):
     assert (census["out"], census["finished"], census["in_flight"]) == (0, 0, 0)
 
 
-def test_scores_come_beside_the_denoiser(cluster):
-    """Four denoisers and a reward actor for each, which takes as long for a batch as a step does."""
+@pytest.mark.parametrize("max_seconds", [None, 600.0])
+def test_scores_come_beside_the_denoiser(cluster, max_seconds):
+    """Four denoisers and a reward actor for each, which takes as long for a batch as a step does; also where a search ends in time, but not
+    soon."""
     with pool(4, seconds=0.05, reward_seconds=0.05 / BATCH, rewards=4) as emulated:
+        clock = emulated.submit([best_of_n("clock", 10**6, levels=1, max_seconds=max_seconds)], in_flight=1)
         emulated.finish(emulated.submit([best_of_n(f"s{i}", 160, levels=1) for i in range(4)], in_flight=40))
+        emulated.finish_now(clock)
         spans = [one["spans"] for one in emulated.seen()]
         scoring = emulated.rewards_seen()
     at_work = sum(b - a for one in scoring for a, b in one)
     beside = sum(overlap(*pair) for pair in zip(spans, scoring))
     assert beside >= 0.1 * at_work  # in step it would be none; how much is a matter of the machine
+
+
+def test_loose_denoisers_end_a_search_in_time(cluster):
+    """A score takes a tenth of a second: what is in hand of two batches each would take two seconds more."""
+    with pool(2, reward_seconds=0.1) as emulated:
+        found = emulated.finish(emulated.submit([best_of_n("s", 10**6, levels=1, max_seconds=5.0)], in_flight=100))[0]
+    assert 3.0 < found.ledger.seconds < 6.0 and len(found.finished) > 10 and not found.errors
 
 
 def test_the_only_denoiser_is_not_kept_waiting_where_its_batch_is_full(cluster):
