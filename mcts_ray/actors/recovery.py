@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 @dataclass(eq=False)
 class Running:
     """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
-    forwards per call, and the shape of its states. nfe: spent so far, units under way included."""
+    forwards per call, the shape of its states, and the size of its batches. nfe: spent so far, units under way included."""
 
     job: Job
     key: str
     reward: Any
     forwards: int
     latent_shape: tuple[int, int, int]
+    batch_size: int
     nfe: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -46,7 +46,8 @@ class TreeManager(Resizing):
         look_in(paths)
         self.archive = Archive(folder)
         denoisers = self.archive.denoisers
-        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool[:denoisers]]  # others have gone
+        self._size, self._sizes = 1, {}
+        self.workers = [Worker(denoiser, reward, sizes=self._sizes) for denoiser, reward in pool[:denoisers]]  # others have gone
         self.fusion = fusion
         self.session = Session()
         self.running: dict[str, Running] = {}
@@ -54,7 +55,6 @@ class TreeManager(Resizing):
         self._name, self._plans = secrets.token_hex(4), 0
         self._loops: dict[Worker, asyncio.Task] = {}
         self._joining: dict[Actor, asyncio.Task] = {}
-        self._size = 1
         self._failure: Exception | None = None
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
@@ -65,10 +65,11 @@ class TreeManager(Resizing):
 
     # the outside ---------------------------------------------------------------------------------------------------
 
-    async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Plan:
+    async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any, batch_size: int | str | None = None) -> Plan:
         """The plan of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
         self._plans += 1
-        return await self.workers[0].denoiser.call("plan", f"{self._name}-{self._plans}-", prompts, config, reward)
+        prefix = f"{self._name}-{self._plans}-"
+        return await self.workers[0].denoiser.call("plan", prefix, prompts, config, reward, batch_size)
 
     async def load(self, reward: Any) -> None:
         """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
@@ -105,9 +106,10 @@ class TreeManager(Resizing):
         forwards: dict[str, int] = {}
         for key, reward in {order.key: order.reward for order in orders}.items():
             forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
-        self._size = orders[0].batch_size
+        self._sizes.update((order.latent_shape, order.batch_size) for order in orders)
         if not self.running:
-            await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
+            self._size = orders[0].batch_size
+            await asyncio.gather(*(worker.begin(self._size) for worker in self.workers))
         entering = []
         for order in orders:
             try:
@@ -118,9 +120,11 @@ class TreeManager(Resizing):
                 log.exception("search %s cannot go on", order.task.search.id)
                 self.archive.forget(order.task.search.id)
             else:
-                entering.append(Running(job, order.key, order.reward, forwards[order.key], order.latent_shape))
+                needs = order.key, order.reward, forwards[order.key], order.latent_shape, order.batch_size
+                entering.append(Running(job, *needs))
         self.session.add(running.job for running in entering)
         self.running |= {running.job.search.id: running for running in entering}
+        self._fit()
         if self._failure or not self._loops:
             for loop in self._loops.values():
                 loop.cancel()
@@ -286,8 +290,15 @@ class TreeManager(Resizing):
     def _forget(self, running: Running) -> None:
         """A search whose finds have been handed over."""
         self.session.forget(running.job.search.id)
+        self._fit()
         if running.job.observer:
             running.job.observer.close()
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
+
+    def _fit(self) -> None:
+        """Denoisers are to have as much in hand as the largest batches of the searches that are here need."""
+        self._size = max((running.batch_size for running in self.running.values()), default=self._size)
+        for worker in self.workers:
+            worker.fit(self._size)
