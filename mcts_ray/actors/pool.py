@@ -120,6 +120,12 @@ class Worker:
         """Units that it has been sent, and that have not left."""
         return len(self.out) - len(self.pending)
 
+    @property
+    def unreported(self) -> int:
+        """At most how many NFE it has spent of which no answer has told yet: what the units inside still had before them."""
+        waiting = {(unit.work.search, unit.work.id) for unit in self.pending}
+        return max(0, sum(work.nfe for key, work in self.out.items() if key not in waiting) - self.inside.total()) if self.calls else 0
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Have something done beside everything else; what it raises is `trouble`."""
         task = asyncio.create_task(coroutine)

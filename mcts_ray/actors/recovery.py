@@ -110,9 +110,14 @@ class Recovery:
         self.deaths += 1
         works, inside = worker.fall()
         for id in inside.keys() & self.running.keys():
-            self.running[id].nfe -= inside[id]
-            self.running[id].job.again += inside[id]
+            self._spent_in_vain(self.running[id], inside[id])
         await self._send_again(works, f"its denoiser died {TRIES} times")
+
+    @staticmethod
+    def _spent_in_vain(running: Running, nfe: int) -> None:
+        """What units had spent that are to be walked once more."""
+        running.nfe -= nfe
+        running.job.again += nfe
 
     async def _send_again(self, works: Sequence[Work], why: str) -> None:
         """Lost units go out again; those that have been lost too often fail."""

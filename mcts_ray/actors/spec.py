@@ -36,6 +36,7 @@ class Actor:
         self.handle = self._start()
         self.holding = 0  # calls that it has not answered
         self.died = 0  # of those, how many have ended with its death
+        self.answered = 0  # since its last death
 
     def __repr__(self) -> str:
         return f"Actor({self._recipe[0].__name__})"
@@ -68,8 +69,9 @@ class Actor:
         self.holding += 1
         try:
             yield
+            self.answered += 1
         except DEATHS:
-            self.died += 1
+            self.died, self.answered = self.died + 1, 0
             raise
         finally:
             self.holding -= 1

@@ -215,23 +215,29 @@ class TreeManager(Resizing):
         return {"denoiser": [worker.denoiser for worker in self.workers], "reward": rewards, "fusion": [self.fusion], "trainer": trainer}
 
     async def census(self) -> dict[str, Any]:
-        """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
-        deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
-        that ended with a death by kind of actor, NFE by denoiser since it was begun, denoisers that wait for room, states that are kept
-        and how many were evicted."""
+        """What is in hand: searches, their NFE so far, their units in flight and how many more they may have, units out, waiting for
+        their score, and that fit in all batches; how many deaths of denoisers, duplicates dropped and units sent again there have been,
+        NFE spent once more because of losses, by kind of actor the calls that ended with a death, and of each the calls answered since,
+        by denoiser the NFE since it was begun and at most how many more it has spent in calls that it has not answered, denoisers that
+        wait for room, states that are kept and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
         counts = {"duplicates": self.session.duplicates, "replays": self.session.replays, "again": sum(job.again for job in jobs)}
         died = {kind: sum(actor.died for actor in actors) for kind, actors in self._actors().items()}
+        answered = {kind: [actor.answered for actor in actors] for kind, actors in self._actors().items()}
         return {
             "searches": len(self.running),
+            "spent": sum(running.nfe for running in self.running.values()),
             "in_flight": sum(job.search.in_flight for job in jobs),
+            "waiting": sum(max(0, job.in_flight - job.search.in_flight) for job in jobs if not job.search.done),
             "out": out,
             "finished": finished,
             "deaths": self.deaths,
             "died": died,
+            "answered": answered,
             "nfe": [worker.nfe.total() for worker in self.workers],
+            "unreported": [worker.unreported for worker in self.workers],
             "room": sum(worker.size for worker in self.workers),
             "joining": len(self._joining),
             "states": len(self.states),
