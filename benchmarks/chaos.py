@@ -341,8 +341,6 @@ class Chaos:
 
 def make_ige(model: Path, folder: Path) -> Path:
     """A small IGE, so that the trainer has something to do; returns its folder."""
-    from dataclasses import replace
-
     from mcts_ray.gain import collect, train
     from mcts_ray.gain.record import Scale
 

@@ -7,9 +7,11 @@ index and begins again what had not ended.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -18,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mcts_ray import logs
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.searcher import Searcher
+from mcts_ray.service.elastic import Elastic
 from mcts_ray.service.errors import ServiceError, Unavailable
 from mcts_ray.service.home import home, make_token
 from mcts_ray.service.jobs import Jobs
@@ -26,15 +29,28 @@ from mcts_ray.service.runner import SearcherRunner
 from mcts_ray.service.settings import TOKEN, Settings
 from mcts_ray.service.store import JobStore
 
+log = logging.getLogger(__name__)
 NAME, NAMESPACE = "mcts-ray", "mcts_ray"
 PATIENCE = 60.0  # seconds that a call waits for the actor to be restarted
 
 
 class RayRunner(SearcherRunner):
-    """By actors on the cluster that this process is part of."""
+    """By actors on the cluster that this process is part of, as many denoisers as there is to do for where the settings let them grow."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.models, lambda model: _searcher(model, settings))
+        self._most = settings.max_workers
+        self._elastic: WeakKeyDictionary[Any, Elastic] = WeakKeyDictionary()
+
+    def _look(self, backend: Any) -> dict[str, Any]:
+        census = super()._look(backend)
+        if self._most:
+            elastic = self._elastic.setdefault(backend, Elastic(backend.workers, self._most))
+            wanted = elastic.wanted(backend.workers, census)
+            if wanted != backend.workers:
+                log.info("%d denoisers instead of %d", wanted, backend.workers)
+                backend.resize(wanted)
+        return census
 
 
 class JobsActor:
