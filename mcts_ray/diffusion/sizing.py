@@ -82,6 +82,7 @@ def profile(call: Callable[[int], object], shape: tuple[int, int, int], device) 
     rates = tried(candidates(batch_size(device.type, shape)), lambda size: size / median([seconds(size) for _ in range(1 + CALLS)][1:]))
     if cuda:
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)  # a search needs less than what was tried
     size = pick(rates)
     found = ", ".join(f"{size}: {rate:.4g}" for size, rate in rates.items())
     log.info("batches of %d samples of %s for this model (NFE/s by size: %s)", size, " x ".join(map(str, shape)), found)
