@@ -4,7 +4,8 @@
 
 NFE/s: guided evaluations of one sample each second, bare `Denoiser.denoise` calls. The study row is a `LocalExecutor`
 carrying out `--searches` best-of-n searches of 4 trajectories together, decode and reward included, measured in turn
-with bare batches of its batch size in the same run; the figure to compare is the ratio of medians.
+with bare batches of its batch size in the same run; the figure to compare is the ratio of medians. `fastest`: of the sizes the one that
+`batch_size="profile"` would take.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.common import RESULTS, write
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.diffusion.sizing import pick
 from mcts_ray.scenes import prompts
 from mcts_ray.search import Setting
 
@@ -75,6 +77,7 @@ def main() -> None:
         "dtype": args.dtype,
         "rounds": args.rounds,
         "rows": rows,
+        "fastest": pick({row["batch"]: row["nfe_per_second"] for row in rows}),
         "study": {
             "searches": args.searches,
             "budget": 120,

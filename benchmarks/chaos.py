@@ -1,16 +1,22 @@
 """Kill actors and nodes at random while they hold work: is anything lost or told twice, and how long until work goes on?
 
     python -m benchmarks.chaos                                # 102 kills, 17 of each kind
-    python -m benchmarks.chaos --kills 6 --name chaos-smoke   # one of each kind
+    python -m benchmarks.chaos --kills 6 --least 1 --name -   # one of each kind, only printed
 
 Searches of a tiny pipeline (random weights) run two at a time on a cluster of this machine with two nodes besides the head, jumps chosen
 by an IGE that learns online and siblings fused, until all kills have been made. A victim is stopped by SIGSTOP, and once the tree manager
 waits for its answer it is killed: by SIGKILL, by `ray.kill`, or with its node (`Cluster.remove_node`). A kill counts if the call that the
 victim held has ended with its death; the tree manager always holds the searches.
 
-Checked after every kill: the journals hold what they held before, no outcome twice, and outcomes come again. At the end of every search:
-the budget is spent, no unit failed, nothing is in flight, and its journal alone rebuilds its tree.
-Recovery: seconds from a kill to the next outcome in each journal that had not ended, and NFE spent once more because of it.
+Checked after every kill: the journals hold what they held before, no outcome twice, outcomes come again, and in flight is what the
+journals have asked for and not told. At the end of every search: the budget is spent, no unit failed, nothing is in flight, and its
+journal alone rebuilds its tree. `passed`: all that, `--least` kills of each kind, and no more than 20 minutes; otherwise the exit code is 1.
+
+Recovery, by kind: `seconds` from a kill to the next outcome in each journal that had not ended, which another denoiser may have made;
+`back`, seconds until the victim, restarted or replaced, has done work itself; `nfe` spent once more because of the kill, as far as
+anybody had been told of them: with a denoiser what its units had behind them, with the manager what had been reported and was not in a
+journal, and the walks that made lost states again; `unreported`, at most how many more NFE a denoiser had spent in calls that it had not
+answered, which nobody can know.
 """
 
 from __future__ import annotations
@@ -21,21 +27,22 @@ import logging
 import os
 import random
 import signal
-import statistics
+import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write
+from benchmarks.kills import KINDS, LEAST, NOTICE, Kill, lacking, process_of, signalled, summary
 
-KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
 PROMPTS = ["a red circle", "a blue square"]
 PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
-NOTICE = 60.0  # seconds for a death to be seen
 
 
 def slow_jpeg(images, prompts):
@@ -44,16 +51,6 @@ def slow_jpeg(images, prompts):
 
     time.sleep(0.02 * len(prompts))
     return JpegCompressibility()(images, prompts)
-
-
-@dataclass(frozen=True)
-class Kill:
-    """One kill. seconds: until an outcome came again in every journal; nfe: spent once more because of it."""
-
-    kind: str
-    how: str
-    seconds: float
-    nfe: int
 
 
 class Chaos:
@@ -67,6 +64,7 @@ class Chaos:
         self.runs: list[Path] = []
         self.error: BaseException | None = None
         self._journals: dict[Path, bytes] = {}
+        self._again: int | None = None  # NFE spent once more when the last kill was written down, while its searches run
 
     def __enter__(self) -> Chaos:
         import ray
@@ -118,7 +116,7 @@ class Chaos:
         """Two searches in a thread; returns once outcomes come."""
         self.runs = [self.folder / f"{self.searches}-{index}" for index in range(len(PROMPTS))]
         self.searches += 1
-        config, self._journals, self.error, self.results = self._config(), {}, None, []
+        config, self._journals, self.error, self.results, self._again = self._config(), {}, None, [], None
 
         def search() -> None:
             try:
@@ -147,41 +145,79 @@ class Chaos:
 
     def _strike(self, kind: str) -> bool:
         """Kill one of a kind that holds work; False if none did, or had answered before it died."""
-        import ray
-
         census = self.searcher.backend.census()
+        self._account(census)
         if not census["in_flight"]:
             time.sleep(0.05)
             return False
-        victim = self._victim("denoiser" if kind == "node" else kind)
+        what = "denoiser" if kind == "node" else kind
+        victim = self._victim(what)
         if victim is None:
             return False
-        handle, pid = victim
+        handle, pid, place = victim
         how = "remove_node" if kind == "node" else self.random.choice(["SIGKILL", "ray.kill", "ray.kill for good"])
-        start = time.monotonic()
         for run in self.runs:
             self._journals[run] = (run / "journal.jsonl").read_bytes()
-        if kind == "node":
+        held = self.searcher.backend.census()
+        start = time.monotonic()
+        self._kill(handle, pid, how)
+        lost = held["spent"] - sum(map(self._told_nfe, self.runs)) if kind == "manager" else 0
+        if kind != "manager" and not self._noticed(what, held["died"][what]):
+            self.missed += 1
+            return False
+        seconds, back = self._recovery(what, place, pid, start)
+        self._check(kind)
+        self._again = self.searcher.backend.census()["again"]
+        nfe = max(0, lost) + max(0, self._again - (0 if kind == "manager" else held["again"]))
+        unreported = {"denoiser": held["unreported"][place : place + 1], "manager": held["unreported"]}.get(what, [])
+        self.kills.append(Kill(kind, how, seconds, back, nfe, sum(unreported)))
+        print(f"{len(self.kills)}: {self.kills[-1]}", flush=True)
+        return True
+
+    def _kill(self, handle: Any, pid: int, how: str) -> None:
+        import ray
+
+        if how == "remove_node":
             self._remove_node(handle)
-            _signal(pid, signal.SIGKILL)  # stopped, it would not see that its node has gone
+            signalled(pid, signal.SIGKILL)  # stopped, it would not see that its node has gone
         elif how == "SIGKILL":
             os.kill(pid, signal.SIGKILL)
         else:
             ray.kill(handle, no_restart=how.endswith("for good"))
-            _signal(pid, signal.SIGCONT)
-        what = "denoiser" if kind == "node" else kind
-        if kind != "manager" and not self._noticed(what, census["died"][what]):
-            self.missed += 1
-            return False
-        before = {run: self._tells(run) for run in self.runs}
-        self._until(lambda: all(len(self._tells(run)) > len(before[run]) or self._over(run) for run in self.runs), f"outcomes after {kind}")
-        seconds = time.monotonic() - start
-        after = self.searcher.backend.census()
-        self._check(kind)
-        nfe = after["again"] - (0 if kind == "manager" else census["again"])
-        self.kills.append(Kill(kind, how, round(seconds, 2), max(0, nfe)))
-        print(f"{len(self.kills)}: {kind} by {how}, {seconds:.1f} s, {nfe} NFE", flush=True)
-        return True
+            signalled(pid, signal.SIGCONT)
+
+    def _account(self, census: dict[str, Any]) -> None:
+        """States that the last kill has cost, and that were made again since."""
+        if self._again is not None and census["again"] > self._again:
+            self.kills[-1] = replace(self.kills[-1], nfe=self.kills[-1].nfe + census["again"] - self._again)
+            self._again = census["again"]
+
+    def _told_nfe(self, run: Path) -> int:
+        """NFE of the outcomes in a journal."""
+        return sum(record["cost"]["nfe"] for record in self._records(run) if record["type"] == "tell")
+
+    def _recovery(self, what: str, place: int, pid: int, start: float) -> tuple[float, float | None]:
+        """Seconds since `start` until outcomes come again, and until the victim works again, if it does before all is done."""
+        before = {run: len(self._tells(run)) for run in self.runs}
+        seconds: dict[str, float] = {}
+
+        def recovered() -> bool:
+            if all(len(self._tells(run)) > before[run] or self._over(run) for run in self.runs):
+                seconds.setdefault("work", round(time.monotonic() - start, 2))
+            if self._works(what, place, pid):
+                seconds.setdefault("back", round(time.monotonic() - start, 2))
+            return "work" in seconds and ("back" in seconds or all(map(self._over, self.runs)))
+
+        self._until(recovered, f"work after the death of a {what}")
+        return seconds["work"], seconds.get("back")
+
+    def _works(self, what: str, place: int, pid: int) -> bool:
+        """Whether the one of a kind at this place, which has died as process `pid`, has answered since, a denoiser with NFE."""
+        if what == "manager":
+            return process_of(self.searcher.backend._manager) not in (None, pid)
+        census = self.searcher.backend.census()
+        answered = census["answered"][what][place : place + 1]
+        return any(answered) and (what != "denoiser" or census["nfe"][place] > 0)
 
     def _noticed(self, kind: str, died: int) -> bool:
         """Whether the call that the victim held ends with its death."""
@@ -192,28 +228,28 @@ class Chaos:
             time.sleep(0.05)
         return False
 
-    def _victim(self, kind: str) -> tuple[Any, int] | None:
-        """(handle, process) of an actor of a kind, stopped, with a call to answer; None if it gets none."""
+    def _victim(self, kind: str) -> tuple[Any, int, int] | None:
+        """(handle, process, place among its kind) of an actor, stopped, with a call to answer; None if it gets none."""
         import ray
 
         if kind == "manager":
             handle = self.searcher.backend._manager
-            pid = _pid(handle)
-            return None if pid is None else (handle, pid)
+            pid = process_of(handle)
+            return None if pid is None else (handle, pid, 0)
         handles = ray.get(self.searcher.backend._manager.actors.remote())[kind]
         if not handles:
             return None
         handle = self.random.choice(handles)
-        pid = _pid(handle)
+        pid = process_of(handle)
         if pid is None:
             return None
-        _signal(pid, signal.SIGSTOP)
+        signalled(pid, signal.SIGSTOP)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if handle in ray.get(self.searcher.backend._manager.actors.remote(True))[kind]:
-                return handle, pid
+                return handle, pid, handles.index(handle)
             time.sleep(0.02)
-        _signal(pid, signal.SIGCONT)
+        signalled(pid, signal.SIGCONT)
         return None
 
     def _remove_node(self, handle: Any) -> None:
@@ -233,11 +269,30 @@ class Chaos:
     # checks --------------------------------------------------------------------------------------------------------
 
     def _check(self, kind: str) -> None:
-        """After a kill: nothing that was in the journals is lost, no outcome is told twice."""
+        """After a kill: nothing that was in the journals is lost, no outcome is told twice, and the accounts agree."""
         for run in self.runs:
             assert (run / "journal.jsonl").read_bytes().startswith(self._journals[run]), f"a journal has changed its past after {kind}"
             works = Counter(work for work, _ in self._tells(run))
             assert not [work for work, times in works.items() if times > 1], f"an outcome was told twice after {kind}"
+        for in_flight, out in self._books():
+            assert in_flight == out, f"{in_flight} units are in flight after {kind}, {out} by the journal"
+
+    def _books(self) -> list[tuple[int, int]]:
+        """Of each search the units in flight, and those that its journal has asked for and not told: both in the manager's process, where
+        nothing happens meanwhile, and once what waits for the next outcome has been written."""
+        import ray
+
+        def books(manager: Any) -> list[tuple[int, int]]:
+            from mcts_ray.executor.record import read_journal
+
+            found = []
+            for job in (running.job for running in manager.running.values()):
+                job.observer.flush()
+                kinds = [record["type"] for record in read_journal(job.observer.path)[1]]
+                found.append((job.search.in_flight, kinds.count("ask") - kinds.count("tell")))
+            return found
+
+        return ray.get(self.searcher.backend._manager.__ray_call__.remote(books))
 
     def _check_end(self, thread: threading.Thread) -> None:
         """After the searches: whole budgets, nothing in flight, journals that rebuild the trees."""
@@ -247,12 +302,35 @@ class Chaos:
         assert (census["searches"], census["in_flight"], census["out"], census["finished"]) == (0, 0, 0, 0), f"left behind: {census}"
         for run, result in zip(self.runs, self.results, strict=True):
             self.failed_units += len(result.errors)
+            assert not result.errors, f"units have failed: {result.errors}"
             nodes = result.tree["nodes"]
             assert self.budget - 8 < result.ledger.nfe <= self.budget, f"{result.ledger.nfe} of {self.budget} NFE were spent"
-            assert result.errors or sum(node["level"] > 0 for node in nodes) == result.ledger.nfe, "the account does not fit the tree"
+            assert sum(node["level"] > 0 for node in nodes) == result.ledger.nfe, "the account does not fit the tree"
             assert len(result.images) == 3, "images are missing"
             told = {record["work"] for record in self._records(run) if record["type"] == "tell" and record["reward"] is not None}
             assert len(told) == len(result.finished), "an outcome in the journal is not in the result"
+            assert self._replayed(run, result) == nodes, "the journal alone does not rebuild the tree"
+
+    def _replayed(self, run: Path, result: Any) -> list[dict[str, Any]]:
+        """The nodes of a fresh search that has been told what the journal holds."""
+        from mcts_ray.executor.plan import build
+        from mcts_ray.executor.record import read_journal
+        from mcts_ray.search.journal import replay
+
+        header, records, _ = read_journal(run)
+        search = build(result.model, self._denoiser, header["search"], result.prompt, result.config)
+        replay(search, records)
+        return search.nodes()
+
+    @cached_property
+    def _denoiser(self) -> Any:
+        """The model in this process, which knows its levels."""
+        from mcts_ray.diffusion.adapters.make import make_adapter
+        from mcts_ray.diffusion.denoiser import Denoiser
+        from mcts_ray.diffusion.load import load_pipeline
+        from mcts_ray.diffusion.resolve import resolve_model
+
+        return Denoiser(make_adapter(load_pipeline(resolve_model(str(self.model)), "cpu")))
 
     def _until(self, holds: Any, what: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -261,28 +339,8 @@ class Chaos:
             time.sleep(0.05)
 
 
-def _pid(handle: Any) -> int | None:
-    """The process of an actor; None while it has none."""
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
-
-    try:
-        return ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=NOTICE)
-    except (RayActorError, GetTimeoutError):
-        return None
-
-
-def _signal(pid: int, what: int) -> None:
-    try:
-        os.kill(pid, what)
-    except ProcessLookupError:
-        pass
-
-
 def make_ige(model: Path, folder: Path) -> Path:
     """A small IGE, so that the trainer has something to do; returns its folder."""
-    from dataclasses import replace
-
     from mcts_ray.gain import collect, train
     from mcts_ray.gain.record import Scale
 
@@ -294,26 +352,11 @@ def make_ige(model: Path, folder: Path) -> Path:
     return train.run(str(model), recorded, folder / "ige", recipe=recipe, width=16, threads=1)
 
 
-def summary(kills: list[Kill]) -> dict[str, Any]:
-    """By kind: how many, and the recovery as median and most."""
-    found = {}
-    for kind in KINDS:
-        mine = [kill for kill in kills if kill.kind == kind]
-        if mine:
-            seconds, nfe = [kill.seconds for kill in mine], [kill.nfe for kill in mine]
-            found[kind] = {
-                "kills": len(mine),
-                "how": dict(Counter(kill.how for kill in mine)),
-                "seconds": {"median": round(statistics.median(seconds), 2), "most": max(seconds)},
-                "nfe": {"median": statistics.median(nfe), "most": max(nfe)},
-            }
-    return found
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=102)
     parser.add_argument("--kinds", default=",".join(KINDS), help="victims, each as often")
+    parser.add_argument("--least", type=int, default=LEAST, help="kills of each of these kinds that there must be")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="chaos", help="of the results file; -: only print")
     arguments = parser.parse_args()
@@ -324,22 +367,28 @@ def main() -> None:
         parser.error(f"unknown kind {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
     kinds = [asked[index % len(asked)] for index in range(arguments.kills)]
     random.Random(arguments.seed).shuffle(kinds)
-    start = time.monotonic()
+    start, broken = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="mr") as name:
         folder = Path(name)
         tiny_pipeline().save_pretrained(folder / "tiny")
         ige = make_ige(folder / "tiny", folder) if "trainer" in asked else None
         with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
-            chaos.run(kinds)
-    recovery = summary(chaos.kills)
-    found = {"kills": len(chaos.kills), "missed": chaos.missed, "searches": 2 * chaos.searches, "failed_units": chaos.failed_units}
+            try:
+                chaos.run(kinds)
+            except AssertionError as error:
+                traceback.print_exc()
+                broken = [str(error)]
     seconds = round(time.monotonic() - start, 1)
-    found |= {"seconds": seconds, "recovery": recovery, "each": [asdict(kill) for kill in chaos.kills]}
+    broken += lacking(chaos.kills, asked, arguments.least, seconds)
+    found = {"passed": not broken, "broken": broken, "kills": len(chaos.kills), "missed": chaos.missed, "searches": 2 * chaos.searches}
+    found |= {"failed_units": chaos.failed_units, "seconds": seconds, "recovery": summary(chaos.kills)}
+    found["each"] = [asdict(kill) for kill in chaos.kills]
     if arguments.name == "-":
         print(json.dumps(found, indent=2))
     else:
         write(arguments.name, found)
+    return int(bool(broken))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

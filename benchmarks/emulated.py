@@ -110,6 +110,7 @@ class Engine:
     latent: Tensor
     store: Store = field(default_factory=Store)
     spent: Counter[str] = field(default_factory=Counter)
+    sizes: dict = field(default_factory=dict)
     units: list[list] = field(default_factory=list)  # [work, states evaluated, seconds]
     most: int = 0  # units that were in it at once
     missing: int = 0  # parents that were not there

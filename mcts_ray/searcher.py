@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Searcher:
     """A pipeline with a reward, ready to search. Made by `from_pretrained`, or from a diffusers pipeline (LoRAs loaded).
 
     reward: a name, a weighted sum or a callable `(images, prompts) -> scores`; `SearchConfig.reward` goes before it.
-    batch_size: samples per denoiser call; by default chosen from the latent size and the device.
+    batch_size: samples per denoiser call, or "profile": tried out for the model and the size of its images when a search begins, which
+    is the default on a GPU; on a CPU, where results depend on it in their last digits, the default is a constant.
     backend: what carries searches out; by default this process, with `pipe`.
     """
 
@@ -41,7 +42,7 @@ class Searcher:
         *,
         model: str = "pipeline",
         reward: str | ImageReward | None = None,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         backend: Backend | None = None,
     ):
         self.model = model
@@ -55,7 +56,7 @@ class Searcher:
         device: str = "auto",
         dtype: str = "fp32",
         reward: str | ImageReward | None = None,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         executor: str = "local",
         workers: int | None = None,
         address: str | None = None,
@@ -150,6 +151,7 @@ class Searcher:
         reward = choose_reward(self.model, asked.reward, self.reward)
         find_weights(reward)
         plan = self.backend.plan([run.job["prompt"]], asked, self.reward)
+        plan = replace(plan, batch_size=run.job.get("batch_size", plan.batch_size))  # last digits depend on it
         search, config = plan.searches[0], plan.config
         run.check(search, budget or 0)
         run.resume(search.id, self._header(search, config))
@@ -158,7 +160,8 @@ class Searcher:
 
     def _open_run(self, search: Search, prompt: str, plan, out: Path) -> RunDirectory:
         header = self._header(search, plan.config)
-        job = {"prompt": prompt, "model": self.model, "device": plan.device, "dtype": plan.dtype, "config": header["config"]}
+        job = {"prompt": prompt, "model": self.model, "device": plan.device, "dtype": plan.dtype, "batch_size": plan.batch_size}
+        job["config"] = header["config"]
         return RunDirectory.make(out, job, header)
 
     def _header(self, search: Search, config: SearchConfig) -> dict[str, Any]:
@@ -215,7 +218,7 @@ class Searcher:
         )
 
 
-def _in_process(pipe, model: str, batch_size: int | None) -> Backend:
+def _in_process(pipe, model: str, batch_size: int | str | None) -> Backend:
     from mcts_ray.diffusion.load import use_ddim
     from mcts_ray.executor.in_process import InProcess
 

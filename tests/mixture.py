@@ -75,7 +75,7 @@ class Mixture:
     def forwards(setting: Setting) -> int:
         return 1
 
-    def denoise(self, x_BCHW: torch.Tensor, level_B: Sequence[int], settings: Sequence[Setting], taps=()) -> Prediction:
+    def denoise(self, x_BCHW: torch.Tensor, level_B: Sequence[int], settings: Sequence[Setting], *_) -> Prediction:
         rows_B = [self.levels(setting.levels).rows[level] for level, setting in zip(level_B, settings, strict=True)]
         _, alpha_B, sigma_B = np.repeat(rows_B, self.dim, axis=0).T
         x0_B, eps_B = self.predict(x_BCHW.flatten().double().numpy(), alpha_B, sigma_B)

@@ -32,6 +32,7 @@ from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
+from mcts_ray.diffusion.sizing import check_batch_size
 from mcts_ray.executor.backend import ActorsLost, Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.gain import folder
@@ -47,9 +48,9 @@ POLL = 0.2  # seconds between two looks at the progress
 class RayBackend:
     """Carries out searches on the cluster at `address`, or as `mcts_ray.actors.cluster` finds or starts one.
 
-    cache: bytes that the states of all trees may take; those over it are evicted, and made again where they are needed. None: a share
-    of the object store. Raises ValueError, before any actor is made, for an address where nobody answers, and for more workers or
-    another device than the cluster has.
+    batch_size: see `choose_batch_size`. cache: bytes that the states of all trees may take; those over it are evicted, and made again
+    where they are needed. None: a share of the object store. Raises ValueError, before any actor is made, for an address where nobody
+    answers, and for more workers or another device than the cluster has.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class RayBackend:
         device: str = "auto",
         dtype: str = "fp32",
         *,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         workers: int | None = None,
         address: str | None = None,
         cache: int | None = None,
     ) -> None:
+        check_batch_size(batch_size)
         self.model, self.dtype, self.batch_size, self._cache = model, dtype, batch_size, cache
         address = cluster.find(address)
         if address is None and device == "cuda" and not ray.is_initialized():
@@ -90,7 +92,7 @@ class RayBackend:
             config = config.model_copy(update={"step_model": absolute(config.step_model)})
         folders = {name: getattr(config, name) for name in ("ige_model", "ige_online")}
         config = config.model_copy(update={name: folder.absolute(source) for name, source in folders.items() if source})
-        plan = self._ask("plan", list(prompts), config, reward)
+        plan = self._ask("plan", list(prompts), config, reward, self.batch_size)
         self._ask("load", with_absolute_folders(choose_reward(self.model.name, config.reward, reward)))
         return plan
 
@@ -102,12 +104,11 @@ class RayBackend:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Run:
         """Carry out tasks made from one plan. Ctrl-C ends them, and what they have found is handed over."""
-        size = self.batch_size or plan.batch_size
         ids = [task.search.id for task in tasks]
         error = None
         try:
             kept = [task.moved() if task.run_dir else self._spooled(task) for task in tasks]
-            self._ask("submit", kept, with_absolute_folders(reward), plan.latent_shape, size)
+            self._ask("submit", kept, with_absolute_folders(reward), plan.latent_shape, plan.batch_size)
             self._watch(ids, on_progress)
         except BaseException as caught:  # what was found is handed over first
             error = caught

@@ -81,12 +81,12 @@ class DenoiserWorker:
         """(node, GPU ids, process id) of this actor."""
         return ray.get_runtime_context().get_node_id(), [str(gpu) for gpu in ray.get_gpu_ids()], os.getpid()
 
-    def plan(self, prefix: str, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Plan:
+    def plan(self, prefix: str, prompts: Sequence[str], config: SearchConfig, reward: Any, batch_size: int | str | None = None) -> Plan:
         """The plan of a request, the ids of its searches beginning with `prefix`; ValueError if the model cannot do it."""
         from mcts_ray.executor.plan import make_plan
 
         with users_modules():
-            return make_plan(self.model.name, self.denoiser, prompts, config, reward, prefix)
+            return make_plan(self.model.name, self.denoiser, prompts, config, reward, prefix, batch_size)
 
     def begin(self, generation: int, batch_size: int) -> None:
         """An empty engine with this batch size; what was in an older one has been given to others."""
@@ -98,8 +98,8 @@ class DenoiserWorker:
     def advance(
         self, generation: int, packed: bytes, starts: Sequence[Any], states: Sequence[Any], seconds: float | None
     ) -> tuple[Report, States, list[np.ndarray]]:
-        """Take in units (a pickled list of `Again`), as far as they had got elsewhere, and step until one has left, nothing is in, or
-        another step would take longer than `seconds`; with None, only take them in.
+        """Take in units (pickled: a list of `Again`, and batch sizes by shape), as far as they had got elsewhere, and step until one has
+        left, nothing is in, or another step would take longer than `seconds`; with None, only take them in.
 
         Object refs: `starts` to what the fusion actor has made for some of them, `states` to `States` of other denoisers that hold
         parents of some.
@@ -110,7 +110,9 @@ class DenoiserWorker:
         start = time.perf_counter()
         engine = self.engine
         before_nfe = engine.spent
-        walked, last = self._take_in(pickle.loads(packed), starts, states), 0.0
+        units, sizes = pickle.loads(packed)
+        engine.sizes |= sizes
+        walked, last = self._take_in(units, starts, states), 0.0
         while seconds is not None and not walked and not engine.idle and (not last or time.perf_counter() - start + last <= seconds):
             before = time.perf_counter()
             walked = self._step()

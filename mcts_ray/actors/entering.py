@@ -60,9 +60,10 @@ class Entering(Resizing):
         forwards: dict[str, int] = {}
         for key, reward in {order.key: order.reward for order in orders}.items():
             forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
-        self._size = orders[0].batch_size
+        self._sizes.update((order.latent_shape, order.batch_size) for order in orders)
         if not self.running:
-            await asyncio.gather(*(worker.begin(orders[0].batch_size) for worker in self.workers))
+            self._size = orders[0].batch_size
+            await asyncio.gather(*(worker.begin(self._size) for worker in self.workers))
         entering: list[Running] = []
         for order in orders:
             try:
@@ -79,6 +80,7 @@ class Entering(Resizing):
         """Searches whose journals have been read."""
         self.session.add(running.job for running in entering)
         self.running |= {running.job.search.id: running for running in entering}
+        self._fit()
         if self._failure or not self._loops:
             for loop in self._loops.values():
                 loop.cancel()
@@ -160,7 +162,7 @@ class Entering(Resizing):
 
 
 def _running(order: Order, job: Job, forwards: int) -> Running:
-    return Running(job, order.key, order.reward, forwards, order.latent_shape)
+    return Running(job, order.key, order.reward, forwards, order.latent_shape, order.batch_size)
 
 
 def _trouble(order: Order, error: Exception) -> str | None:

@@ -56,18 +56,19 @@ class Worker:
     """A denoiser, the reward actor that scores for it, and the units that they have in hand.
 
     out: units given to it, by search and unit, `pending` those of them not yet sent; starts: refs to what those that are fused start
-    from; finished: units that wait to be scored. size: its batch size. loose: it may be given more than one batch, by `depth`, and its
-    outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives twice. nfe: spent in it, by
-    search, and `inside`, on units that are in it still. step_seconds: of its last step, and `slowest` of all since it began; 0.0 until it
-    has made one, which loads what a model needs. busy: held by whoever sends it something, `calls`: of `advance`, that it has
-    not answered. up: False from its death until it is back; reviving: held while it comes back. catching_up: it is to take in what
-    another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing in hand.
-    news: set when there may be something to do for it.
+    from; finished: units that wait to be scored. size: of its largest batches, `sizes` by shape. loose: it may be given more than one
+    batch, by `depth`, and its outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives
+    twice. nfe: spent in it, by search, and `inside`, on units that are in it still. step_seconds: of its last step, and `slowest` of all
+    since it began; 0.0 until it has made one, which loads what a model needs. busy: held by whoever sends it something, `calls`: of
+    `advance`, that it has not answered. up: False from its death until it is back; reviving: held while it comes back. catching_up: it is
+    to take in what another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing
+    in hand. news: set when there may be something to do for it.
     """
 
     denoiser: Actor
     reward: Actor
     size: int = 1
+    sizes: dict[tuple[int, int, int], int] = field(default_factory=dict)
     generation: int = field(default_factory=lambda: secrets.randbits(60))
     out: dict[Key, Work] = field(default_factory=dict)
     pending: list[Again] = field(default_factory=list)
@@ -123,6 +124,12 @@ class Worker:
         """Units that it has been sent, and that have not left."""
         return len(self.out) - len(self.pending)
 
+    @property
+    def unreported(self) -> int:
+        """At most how many NFE it has spent of which no answer has told yet: what the units inside still had before them."""
+        waiting = {(unit.work.search, unit.work.id) for unit in self.pending}
+        return max(0, sum(work.nfe for key, work in self.out.items() if key not in waiting) - self.inside.total()) if self.calls else 0
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Have something done beside everything else; what it raises is `trouble`."""
         task = asyncio.create_task(coroutine)
@@ -164,6 +171,10 @@ class Worker:
         self.depth, self.slowest = Depth(size), 0.0
         await self.denoiser.call("begin", self.generation, size)
 
+    def fit(self, size: int) -> None:
+        """Have in hand as much as batches of this size need; what waits for smaller ones waits in the engine."""
+        self.size = self.depth.size = size
+
     @property
     def ready(self) -> list[Again]:
         """The pending units that can go. One that has been lost twice goes alone, so that it fails alone if it is to blame."""
@@ -183,7 +194,7 @@ class Worker:
             units = units[: self.depth.next if self.calls else max(0, self.size - self.sent)]
         starts = list(dict.fromkeys(self.starts[unit.work.id] for unit in units if unit.work.fuse))
         call = self.denoiser.handle.advance.options(num_returns=3)
-        packed = pickle.dumps(units)  # plain data, which Ray's own pickler takes several times as long for
+        packed = pickle.dumps((units, self.sizes))  # plain data, which Ray's own pickler takes several times as long for
         answer, kept, latents = call.remote(self.generation, packed, starts, states, seconds)
         sent = {id(unit) for unit in units}
         self.pending = [unit for unit in self.pending if id(unit) not in sent]

@@ -22,14 +22,15 @@ log = logging.getLogger(__name__)
 @dataclass(eq=False)
 class Running:
     """A search in hand and what its units need: the reward, by the key under which reward actors know it, with its network
-    forwards per call, and the shape of its states. nfe: spent so far, units under way included. fatal: units that have failed with the
-    actors that had them; ending: the task that ends it for that."""
+    forwards per call, the shape of its states, and the size of its batches. nfe: spent so far, units under way included. fatal: units that
+    have failed with the actors that had them; ending: the task that ends it for that."""
 
     job: Job
     key: str
     reward: Any
     forwards: int
     latent_shape: tuple[int, int, int]
+    batch_size: int
     nfe: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     fatal: int = 0
@@ -115,8 +116,7 @@ class Recovery:
         works, inside = worker.fall(blamed)
         self._move_on(worker)
         for id in inside.keys() & self.running.keys():
-            self.running[id].nfe -= inside[id]
-            self.running[id].job.again += inside[id]
+            self._spent_in_vain(self.running[id], inside[id])
         await self._send_again(works, f"its denoiser died {TRIES} times; its log says of what")
 
     def _move_on(self, worker: Worker) -> None:
@@ -129,6 +129,12 @@ class Recovery:
             other.give(unit.work, unit.sizes)
             if start:
                 other.starts[unit.work.id] = start
+
+    @staticmethod
+    def _spent_in_vain(running: Running, nfe: int) -> None:
+        """What units had spent that are to be walked once more."""
+        running.nfe -= nfe
+        running.job.again += nfe
 
     async def _send_again(self, works: Sequence[Work], why: str) -> None:
         """Lost units go out again; those that have been lost too often fail."""

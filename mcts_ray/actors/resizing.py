@@ -27,6 +27,7 @@ class Resizing(Working):
     _joining: dict[Actor, asyncio.Task]
     _loops: dict[Worker, asyncio.Task]
     _size: int
+    _sizes: dict[tuple[int, int, int], int]
     _opening: asyncio.Task
 
     async def resize(self, denoisers: int) -> None:
@@ -57,7 +58,8 @@ class Resizing(Working):
         try:
             node, gpus, _ = await denoiser.call("place")
             reward = self.workers[0].reward
-            worker = Worker(denoiser, reward.beside(denoiser, node, gpus) if isinstance(reward, GpuReward) else reward)
+            reward = reward.beside(denoiser, node, gpus) if isinstance(reward, GpuReward) else reward
+            worker = Worker(denoiser, reward, sizes=self._sizes)
             await worker.begin(self._size)
         except Exception:
             log.exception("a denoiser that was to join the others has failed")

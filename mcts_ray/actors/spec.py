@@ -39,6 +39,7 @@ class Actor:
         self._recipe = worker, args, options
         self.handle = self._start()
         self.died = 0  # calls that have ended with its death
+        self.answered = 0  # since its last death
         self._asked: list[object] = []  # calls that it has not answered, the oldest first
 
     def __repr__(self) -> str:
@@ -82,9 +83,11 @@ class Actor:
                     log.warning("%r has not answered for %.0f s, and is killed", self, patience)
                     ray.kill(self.handle, no_restart=False)
                 oldest = self._asked[0] is call
-            return await answer
+            found = await answer
+            self.answered += 1
+            return found
         except DEATHS:
-            self.died += 1
+            self.died, self.answered = self.died + 1, 0
             raise
         finally:
             self._asked.remove(call)

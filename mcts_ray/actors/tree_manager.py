@@ -46,7 +46,8 @@ class TreeManager(Entering):
         look_in(paths)
         self.archive = Archive(folder)
         denoisers = self.archive.denoisers
-        self.workers = [Worker(denoiser, reward) for denoiser, reward in pool[:denoisers]]  # others have gone
+        self._size, self._sizes = 1, {}
+        self.workers = [Worker(denoiser, reward, sizes=self._sizes) for denoiser, reward in pool[:denoisers]]  # others have gone
         self.fusion = fusion
         self.session = Session()
         self.running: dict[str, Running] = {}
@@ -54,7 +55,6 @@ class TreeManager(Entering):
         self._name, self._plans = secrets.token_hex(4), 0
         self._loops: dict[Worker, asyncio.Task] = {}
         self._joining: dict[Actor, asyncio.Task] = {}
-        self._size = 1
         self._failure: Exception | None = None
         self._unread: dict[str, Order] = {}
         self._rereading: asyncio.Task | None = None
@@ -68,10 +68,11 @@ class TreeManager(Entering):
 
     # the outside ---------------------------------------------------------------------------------------------------
 
-    async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any) -> Plan:
+    async def plan(self, prompts: Sequence[str], config: SearchConfig, reward: Any, batch_size: int | str | None = None) -> Plan:
         """The plan of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
         self._plans += 1
-        return await self.workers[0].denoiser.call("plan", f"{self._name}-{self._plans}-", prompts, config, reward)
+        prefix = f"{self._name}-{self._plans}-"
+        return await self.workers[0].denoiser.call("plan", prefix, prompts, config, reward, batch_size)
 
     async def load(self, reward: Any) -> None:
         """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
@@ -159,23 +160,29 @@ class TreeManager(Entering):
         return {"denoiser": [worker.denoiser for worker in self.workers], "reward": rewards, "fusion": [self.fusion], "trainer": trainer}
 
     async def census(self) -> dict[str, Any]:
-        """What is in hand: searches, their units in flight, units out, waiting for their score, and that fit in all batches; how many
-        deaths of denoisers, duplicates dropped and units sent again there have been, NFE spent once more because of losses, calls
-        that ended with a death by kind of actor, NFE by denoiser since it was begun, denoisers that wait for room, states that are kept
-        and how many were evicted."""
+        """What is in hand: searches, their NFE so far, their units in flight and how many more they may have, units out, waiting for
+        their score, and that fit in all batches; how many deaths of denoisers, duplicates dropped and units sent again there have been,
+        NFE spent once more because of losses, by kind of actor the calls that ended with a death, and of each the calls answered since,
+        by denoiser the NFE since it was begun and at most how many more it has spent in calls that it has not answered, denoisers that
+        wait for room, states that are kept and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
         counts = {"duplicates": self.session.duplicates, "replays": self.session.replays, "again": sum(job.again for job in jobs)}
         died = {kind: sum(actor.died for actor in actors) for kind, actors in self._actors().items()}
+        answered = {kind: [actor.answered for actor in actors] for kind, actors in self._actors().items()}
         return {
             "searches": len(self.running),
+            "spent": sum(running.nfe for running in self.running.values()),
             "in_flight": sum(job.search.in_flight for job in jobs),
+            "waiting": sum(max(0, job.in_flight - job.search.in_flight) for job in jobs if not job.search.done),
             "out": out,
             "finished": finished,
             "deaths": self.deaths,
             "died": died,
+            "answered": answered,
             "nfe": [worker.nfe.total() for worker in self.workers],
+            "unreported": [worker.unreported for worker in self.workers],
             "room": sum(worker.size for worker in self.workers),
             "joining": len(self._joining),
             "states": len(self.states),
@@ -239,8 +246,15 @@ class TreeManager(Entering):
         """A search whose finds have been handed over."""
         if running.job.search.id in self.session.jobs:
             self.session.forget(running.job.search.id)
+        self._fit()
         if running.job.observer:
             running.job.observer.close()
         if not any(one.key == running.key for one in self.running.values()):
             for worker in self.workers:
                 worker.reward.handle.forget.remote(running.key)
+
+    def _fit(self) -> None:
+        """Denoisers are to have as much in hand as the largest batches of the searches that are here need."""
+        self._size = max((running.batch_size for running in self.running.values()), default=self._size)
+        for worker in self.workers:
+            worker.fit(self._size)

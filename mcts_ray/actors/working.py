@@ -209,6 +209,8 @@ class Working(Fusing):
                 refs = Gone.refs(gone)
                 lost = [unit for unit in group if unit.latents.hex() in refs]
                 worker.finished = [unit for unit in worker.finished if unit not in lost]
+                for unit in lost:
+                    self._spent_in_vain(self.running[unit.work.search], unit.walk.cost.nfe)
                 await self._send_again([unit.work for unit in lost], f"its latents were lost {TRIES} times")
                 continue
             for unit, verdict in zip(group, verdicts, strict=True):

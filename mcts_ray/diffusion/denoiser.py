@@ -1,7 +1,7 @@
 """One guided evaluation of a mixed batch: levels, prompts and guidance may differ from sample to sample.
 
-Shapes: B samples; N = B + (guided samples) rows of the network call; C, H, W latent; `level_B`, `settings` per sample; R of the B
-samples are scored.
+Shapes: B samples; N = B + (guided samples) rows of the network call, and maybe some that fill it up; C, H, W latent; `level_B`,
+`settings` per sample; R of the B samples are scored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mcts_ray.diffusion.jump import split
 from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.memory import Slices
 from mcts_ray.diffusion.prompts import PromptCache
+from mcts_ray.diffusion.sizing import bucket, profile
 from mcts_ray.diffusion.taps import tapped
 from mcts_ray.reward.step import States, StepScorer, load_scorer
 from mcts_ray.search.base import Setting
@@ -62,6 +63,7 @@ class Denoiser:
         self._scorers: dict[tuple[str, str], StepScorer] = {}
         self._evaluators: dict[str, Evaluator] = {}
         self._scoring = Slices()
+        self._fastest: dict[tuple[int, int, int], int] = {}
 
     def levels(self, T: int, grid: str = "native") -> Levels:
         """The T levels of the model's scheduler, read once."""
@@ -81,12 +83,29 @@ class Denoiser:
         settings: Sequence[Setting],
         taps: Sequence[str] = (),
         pooled: bool = False,
+        full: int = 0,
     ) -> Prediction:
-        """(x0, eps) and the named taps of every sample, from one network call (more only when memory forces smaller batches)."""
+        """(x0, eps) and the named taps of every sample, from one network call (more only when memory forces smaller batches).
+
+        full: the largest batch there will be; with it the rows of the call are filled up to a `bucket`, which changes no result and
+        counts nowhere, so that the network and the memory of a GPU see few shapes.
+        """
         parts = self.slices.run(
-            len(settings), lambda part: self._denoise(x_BCHW[part], level_B[part], settings[part], taps, pooled)
+            len(settings), lambda part: self._denoise(x_BCHW[part], level_B[part], settings[part], taps, pooled, full)
         )
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def fastest(self, shape: tuple[int, int, int]) -> int:
+        """The number of samples (C, H, W) per call at which it makes most guided NFE each second, tried out once."""
+        if shape not in self._fastest:
+            setting = Setting("", guidance=2.0)
+
+            def call(size: int) -> None:  # past the slices, which would hide that memory is out
+                x_BCHW = torch.zeros(size, *shape, device=self.device)
+                self._denoise(x_BCHW, [setting.levels] * size, [setting] * size, (), False)
+
+            self._fastest[shape] = profile(call, shape, self.device)
+        return self._fastest[shape]
 
     def scorer(self, step_reward: str, step_model: str) -> StepScorer:
         """The step scorer of a setting, loaded on first use; ValueError if it does not fit this model."""
@@ -155,23 +174,25 @@ class Denoiser:
         return States(*tensors, t_R, 2 * (alpha_R.log() - sigma_R.log()), found, prompts, embedding_RLD)
 
     @torch.no_grad()
-    def _denoise(self, x_BCHW, level_B, settings, taps, pooled) -> Prediction:
+    def _denoise(self, x_BCHW, level_B, settings, taps, pooled, full=0) -> Prediction:
         rows_B = [self.levels(s.levels, s.grid).rows[level] for s, level in zip(settings, level_B, strict=True)]
         t_B, alpha_B, sigma_B = torch.tensor(rows_B, dtype=torch.float32).to(self.device).unbind(1)
         guided = [b for b, s in enumerate(settings) if s.guidance > 1]
-        condition = self.prompts.stack([s.prompt for s in settings], [settings[b].negative_prompt for b in guided])
+        count = len(settings) + len(guided)
+        filler = bucket(count, full) - count if full else 0
+        condition = self.prompts.stack([s.prompt for s in settings], [settings[b].negative_prompt for b in guided], filler)
         rows = slice(None) if len(guided) == len(settings) else torch.tensor(guided, dtype=torch.long, device=self.device)
-        x_NCHW, t_N = torch.cat([x_BCHW, x_BCHW[rows]]), torch.cat([t_B, t_B[rows]])
+        x_NCHW, t_N = (torch.cat([each, each[rows], *[each[:1]] * filler]) for each in (x_BCHW, t_B))
         with tapped(self.adapter.tap_points, taps, pooled) as features:
-            output_NCHW = self.adapter.forward(x_NCHW, t_N, condition)
+            output_NCHW = self.adapter.forward(x_NCHW, t_N, condition)[:count]
         output_BCHW = self._guide(output_NCHW, rows, [settings[b].guidance for b in guided], len(settings))
         x0, eps = split(output_BCHW, x_BCHW, alpha_B, sigma_B, self._prediction_type(settings))
         taps_cond, taps_uncond = {}, {}
         for name, feature_N in features.items():
             taps_cond[name] = feature_N[: len(settings)]
             taps_uncond[name] = feature_N[: len(settings)].clone()
-            taps_uncond[name][rows] = feature_N[len(settings) :]
-        return Prediction(x0, eps, len(x_NCHW), taps_cond, taps_uncond)
+            taps_uncond[name][rows] = feature_N[len(settings) : count]
+        return Prediction(x0, eps, count, taps_cond, taps_uncond)
 
     def _guide(self, output_NCHW: torch.Tensor, rows, guidance: list[float], count: int) -> torch.Tensor:
         """Classifier-free guidance (arXiv 2207.12598): uncond + w (cond - uncond), w per sample."""

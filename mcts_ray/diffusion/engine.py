@@ -23,14 +23,17 @@ class Engine:
 
     A batch mixes searches, levels, jumps, prompts and guidance; only the latent shape (hence height and width) must
     agree, so each shape has a lane of its own and lanes take turns. The order of batches depends on the order of
-    submissions alone, never on timing. cache: bytes of kept states that `trim` leaves.
+    submissions alone, never on timing. cache: bytes of kept states that `trim` leaves. buckets: whether calls are filled up to one of
+    a few sizes; None: on a GPU. Shapes in `sizes` have a batch size of their own, which holds from the first unit on.
     """
 
-    def __init__(self, denoiser: Denoiser, batch_size: int = 64, cache: int | None = None):
+    def __init__(self, denoiser: Denoiser, batch_size: int = 64, cache: int | None = None, buckets: bool | None = None):
         if batch_size < 1:
             raise ValueError(f"batch size must be at least 1, not {batch_size}")
         self.denoiser = denoiser
         self.batch_size = batch_size
+        self.buckets = denoiser.device.type == "cuda" if buckets is None else buckets
+        self.sizes: dict[tuple[int, int, int], int] = {}
         self.store = Store(cache)
         self._lanes: dict[tuple[int, int, int], Lane] = {}
 
@@ -69,9 +72,18 @@ class Engine:
             shape = self.denoiser.adapter.latent_shape(setting.height, setting.width)
             self.denoiser.levels(setting.levels, setting.grid)
             if shape not in self._lanes:
-                self._lanes[shape] = Lane(self.denoiser, self.store, shape, self.batch_size)
+                self._lanes[shape] = self.lane(shape)
             node = work.edges[0].node
             self._lanes[shape].submit(work, noise.get(node), states.get(node))
+
+    def size(self, shape: tuple[int, int, int]) -> int:
+        """Samples of the largest batch of a shape."""
+        return self.sizes.get(shape, self.batch_size)
+
+    def lane(self, shape: tuple[int, int, int], slots: int = 0) -> Lane:
+        """An empty lane on the states of this engine, whose calls are filled up as all are here; with the usual `slots`, or so many."""
+        size = self.size(shape)
+        return Lane(self.denoiser, self.store, shape, slots or size, size if self.buckets else 0)
 
     def step(self) -> list[Walked]:
         """One network call (none when idle), and the units that have left, failed ones included."""

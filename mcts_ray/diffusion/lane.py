@@ -89,13 +89,13 @@ class _Slot:
 
 
 class Lane:
-    """Runs walks of one latent shape in S slots: finished ones leave, waiting ones join before every call."""
+    """Runs walks of one latent shape in S slots: finished ones leave, waiting ones join before every call. full: see `denoise`."""
 
-    def __init__(self, denoiser: Denoiser, store: Store, shape: tuple[int, int, int], size: int):
+    def __init__(self, denoiser: Denoiser, store: Store, shape: tuple[int, int, int], size: int, full: int = 0):
         self._denoiser = denoiser
         self._store = store
         self._shape = shape
-        self._size = size
+        self._size, self._full = size, full
         self._waiting: deque[Work] = deque()
         self._slots: list[_Slot] = []
         self._given: dict[tuple[str, str], torch.Tensor] = {}  # noise (C, H, W), by search and node, that is not drawn
@@ -223,9 +223,8 @@ class Lane:
         taps += [name for source in asked for name in self._denoiser.evaluator(source).taps]
         taps += [slot.work.setting.tap for slot in self._slots if slot.work.setting.tap]
         start = time.perf_counter()
-        prediction = self._denoiser.denoise(
-            x_BCHW, [self._slots[i].level for i in filled], [self._slots[i].work.setting for i in filled], tuple(dict.fromkeys(taps))
-        )
+        levels, settings = [self._slots[i].level for i in filled], [self._slots[i].work.setting for i in filled]
+        prediction = self._denoiser.denoise(x_BCHW, levels, settings, tuple(dict.fromkeys(taps)), False, self._full)
         if len(filled) > n:
             prediction = prediction.first(n)
         finite_B = (torch.isfinite(prediction.x0) & torch.isfinite(prediction.eps)).flatten(1).all(1).tolist()

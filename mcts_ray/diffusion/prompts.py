@@ -52,10 +52,11 @@ class PromptCache:
             self._known.popitem(last=False)
         return condition
 
-    def stack(self, prompts: Sequence[str], negative_prompts: Sequence[str] = ()) -> Condition:
-        """The conditions of the prompts, then of the negative ones; the last batch is kept, since the slots of a running batch
-        rarely change."""
+    def stack(self, prompts: Sequence[str], negative_prompts: Sequence[str] = (), filler: int = 0) -> Condition:
+        """The conditions of the prompts, then of the negative ones, then the first one `filler` times; the last batch is kept, since
+        the slots of a running batch rarely change."""
         key = (*((prompt, False) for prompt in prompts), *((prompt, True) for prompt in negative_prompts))
+        key += key[:1] * filler
         if self._stacked is None or self._stacked[0] != key:
             self._stacked = (key, Condition.stack([self.get(*each) for each in key]))
         return self._stacked[1]

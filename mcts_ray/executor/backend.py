@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mcts_ray.config import SearchConfig
-from mcts_ray.diffusion.device import batch_size
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.record import Recorder, read_journal
 from mcts_ray.reward.base import ImageReward
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 class Plan:
     """What is to be carried out: the resolved configuration, a fresh search for each prompt, and where it will run.
 
-    latent_shape: (C, H, W) of all states. log_snr: ln(alpha^2 / sigma^2) of the levels 0 ... T. notes: what the user should know of
-    what was chosen for him.
+    latent_shape: (C, H, W) of all states. batch_size: samples per denoiser call. log_snr: ln(alpha^2 / sigma^2) of the levels 0 ... T.
+    notes: what the user should know of what was chosen for him.
     """
 
     config: SearchConfig
@@ -37,13 +36,9 @@ class Plan:
     latent_shape: tuple[int, int, int]
     device: str
     dtype: str
+    batch_size: int
     log_snr: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per denoiser call."""
-        return batch_size(self.device.partition(":")[0], self.latent_shape)
 
 
 @dataclass(frozen=True)

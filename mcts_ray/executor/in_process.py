@@ -10,6 +10,7 @@ from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.decode import Decoder
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.engine import Engine
+from mcts_ray.diffusion.sizing import check_batch_size
 from mcts_ray.executor.backend import Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.local import LocalExecutor
@@ -21,9 +22,10 @@ CACHE = 4 * 2**30  # bytes that kept states of trees may take; those over it are
 
 
 class InProcess:
-    """Carries out searches with a pipeline on DDIM that is loaded in this process."""
+    """Carries out searches with a pipeline on DDIM that is loaded in this process. batch_size: see `choose_batch_size`."""
 
-    def __init__(self, pipe, model: str, batch_size: int | None = None) -> None:
+    def __init__(self, pipe, model: str, batch_size: int | str | None = None) -> None:
+        check_batch_size(batch_size)
         self.model = model
         self.batch_size = batch_size
         self.adapter = make_adapter(pipe)
@@ -33,7 +35,7 @@ class InProcess:
         self._jobs: dict[str, Job] = {}
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
-        plan = make_plan(self.model, self.denoiser, prompts, config, reward)
+        plan = make_plan(self.model, self.denoiser, prompts, config, reward, batch_size=self.batch_size)
         self._reward(choose_reward(self.model, config.reward, reward))  # what is wrong with its weights is said before the search
         return plan
 
@@ -44,7 +46,7 @@ class InProcess:
         reward: str | ImageReward,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Run:
-        jobs = [task.job(self.batch_size or plan.batch_size) for task in tasks]
+        jobs = [task.job(plan.batch_size) for task in tasks]
         self._jobs |= {job.search.id: job for job in jobs}
         error = None
         try:
@@ -64,7 +66,7 @@ class InProcess:
 
     def executor(self, plan: Plan, reward: str | ImageReward) -> LocalExecutor:
         """An executor for the searches of a plan."""
-        engine = Engine(self.denoiser, self.batch_size or plan.batch_size, CACHE)
+        engine = Engine(self.denoiser, plan.batch_size, CACHE)
         return LocalExecutor(engine, self.decoder, self._reward(reward))
 
     def close(self) -> None:

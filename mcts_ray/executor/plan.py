@@ -21,6 +21,7 @@ from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.jump import phi_from_eta, phi_from_schedule
 from mcts_ray.diffusion.levels import Levels, ays_levels
+from mcts_ray.diffusion.sizing import choose_batch_size
 from mcts_ray.diffusion.taps import middle_tap
 from mcts_ray.executor.backend import Plan
 from mcts_ray.gain import make_policy
@@ -39,8 +40,10 @@ def make_plan(
     config: SearchConfig,
     reward: str | ImageReward | None,
     prefix: str = "",
+    batch_size: int | str | None = None,
 ) -> Plan:
-    """The plan of a request, with searches named by `prefix` and their number; ValueError if this model cannot do it."""
+    """The plan of a request, with searches named by `prefix` and their number; ValueError if this model cannot do it. batch_size: what
+    was asked for, see `choose_batch_size`."""
     check_algorithm(config.algorithm)
     choice = choose(config, model)
     config = resolve(model, denoiser, prompts, choice.config, reward)
@@ -49,7 +52,8 @@ def make_plan(
     dtype = str(denoiser.adapter.unet.dtype).removeprefix("torch.")
     log_snr = tuple(denoiser.levels(config.levels, config.grid).log_snr_L.tolist())
     notes = [choice.why, denoiser.evaluator(config.ige_model).config.guidance_note(config.guidance) if config.jump == "ige" else None]
-    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, log_snr, tuple(filter(None, notes)))
+    samples = choose_batch_size(denoiser, shape, batch_size)
+    return Plan(config, searches, shape, str(denoiser.adapter.device), dtype, samples, log_snr, tuple(filter(None, notes)))
 
 
 def resolve(

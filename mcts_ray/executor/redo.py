@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from mcts_ray.diffusion.engine import ALIKE, Engine
-from mcts_ray.diffusion.lane import Lane, Walked
+from mcts_ray.diffusion.lane import Walked
 from mcts_ray.fusion.fuser import start_of
 from mcts_ray.search.lineage import Again
 from mcts_ray.tree.weights import Refusal
@@ -19,7 +19,7 @@ def redo(engine: Engine, generations: Sequence[Sequence[Again]]) -> list[Walked]
     """
     done: dict[tuple[str, str], Walked] = {}
     for generation in generations:
-        for group in _alike(generation, engine.batch_size):
+        for group in _alike(generation, engine):
             done |= {(one.work.search, one.work.id): one for one in _redo(engine, group)}
     return [done[unit.work.search, unit.work.id] for generation in generations for unit in generation]
 
@@ -28,7 +28,7 @@ def _redo(engine: Engine, units: Sequence[Again]) -> list[Walked]:
     """Units of one shape whose calls were alike."""
     setting, sizes = units[0].work.setting, deque(units[0].sizes)
     shape = engine.denoiser.adapter.latent_shape(setting.height, setting.width)
-    lane = Lane(engine.denoiser, engine.store, shape, len(units))
+    lane = engine.lane(shape, len(units))
     walked: list[Walked] = []
     for unit in units:
         noise = state = None
@@ -45,12 +45,13 @@ def _redo(engine: Engine, units: Sequence[Again]) -> list[Walked]:
     return walked
 
 
-def _alike(units: Sequence[Again], batch_size: int) -> Iterator[list[Again]]:
+def _alike(units: Sequence[Again], engine: Engine) -> Iterator[list[Again]]:
     """Units of one shape whose calls had the same sizes, at most as many together as the smallest of them had."""
     groups: dict[tuple, list[Again]] = {}
     for unit in units:
         setting, sizes = unit.work.setting, tuple(min(size, ALIKE) for size in unit.sizes[: unit.work.nfe])
         groups.setdefault((setting.height, setting.width, sizes), []).append(Again(unit.work, sizes))
-    for (*_, sizes), group in groups.items():
-        most = batch_size if min(sizes, default=ALIKE) >= ALIKE else min(sizes)
+    for (height, width, sizes), group in groups.items():
+        full = engine.size(engine.denoiser.adapter.latent_shape(height, width))
+        most = full if min(sizes, default=ALIKE) >= ALIKE else min(sizes)
         yield from (group[at : at + most] for at in range(0, len(group), most))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -19,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mcts_ray import logs
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.searcher import Searcher
+from mcts_ray.service.elastic import Elastic
 from mcts_ray.service.errors import ServiceError, Unavailable
 from mcts_ray.service.home import home, make_token
 from mcts_ray.service.jobs import Jobs
@@ -29,6 +32,7 @@ from mcts_ray.service.runner import SearcherRunner
 from mcts_ray.service.settings import TOKEN, Settings
 from mcts_ray.service.store import JobStore
 
+log = logging.getLogger(__name__)
 NAME, NAMESPACE = "mcts-ray", "mcts_ray"
 PATIENCE = 45.0  # seconds that a call waits for the actor to be restarted, and for models to be loaded; clients wait 60
 HEALTH = 5.0  # the same of a call that asks for the health of the service
@@ -36,10 +40,22 @@ STOP = 20.0  # seconds for running searches to be let go
 
 
 class RayRunner(SearcherRunner):
-    """By actors on the cluster that this process is part of."""
+    """By actors on the cluster that this process is part of, as many denoisers as there is to do for where the settings let them grow."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.models, lambda model: _searcher(model, settings))
+        self._most = settings.max_workers
+        self._elastic: WeakKeyDictionary[Any, Elastic] = WeakKeyDictionary()
+
+    def _look(self, backend: Any) -> dict[str, Any]:
+        census = super()._look(backend)
+        if self._most:
+            elastic = self._elastic.setdefault(backend, Elastic(backend.workers, self._most))
+            wanted = elastic.wanted(backend.workers, census)
+            if wanted != backend.workers:
+                log.info("%d denoisers instead of %d", wanted, backend.workers)
+                backend.resize(wanted)
+        return census
 
 
 class JobsActor:

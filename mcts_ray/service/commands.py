@@ -38,6 +38,9 @@ def up(
     workers: Annotated[
         Optional[int], typer.Option(min=1, metavar="N", help="Denoisers of each model. [one for each GPU, at least 1]")
     ] = None,
+    max_workers: Annotated[
+        Optional[int], typer.Option(min=1, metavar="N", help="Denoisers of each model while there is enough to do. [as at the start]")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     store: Annotated[
         Optional[str], typer.Option(metavar="DIR|URL", help="Where jobs are kept: a folder or any fsspec URL. [MCTS_RAY_HOME/jobs]")
@@ -60,6 +63,8 @@ def up(
 
     if gpus and workers not in (None, gpus):
         raise ValueError("--gpus and --workers say the same thing, one denoiser for each GPU; give one of them")
+    if max_workers is not None and max_workers < (workers or gpus or 1):
+        raise ValueError(f"--max-workers {max_workers} is less than the {workers or gpus} denoisers to begin with; give that many or more")
     device = "auto" if gpus is None else "cuda" if gpus else "cpu"
     names = tuple(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not names:
@@ -67,6 +72,7 @@ def up(
     settings = Settings(
         models=names, device=device, dtype=dtype, workers=workers or gpus or None, store=_absolute(store), token=not no_token,
         rewards=tuple(allow_reward or ()), max_budget=max_budget, max_queue=max_queue, max_running=max_running,
+        max_workers=max_workers,
     )  # fmt: skip
     state = start(settings, address, host, port, dashboard)
     _print(state, as_json, f"the service is ready at {state['url']} on the Ray cluster at {state['address']}")

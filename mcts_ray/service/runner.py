@@ -118,11 +118,15 @@ class SearcherRunner:
             return False
 
     def census(self) -> list[dict[str, Any]]:
-        return [s.backend.census() for s in list(self._searchers.values()) if hasattr(s.backend, "census")]
+        return [self._look(s.backend) for s in list(self._searchers.values()) if hasattr(s.backend, "census")]
 
     def close(self) -> None:
         for searcher in self._searchers.values():
             searcher.close()
+
+    def _look(self, backend: Any) -> dict[str, Any]:
+        """What the tree manager of one model has in hand."""
+        return backend.census()
 
     def _search(self, searcher: Searcher, request: SearchRequest, out: Path, on_progress: Callable[[Progress], None]) -> SearchResult:
         if self.goes_on(out, request.budget):

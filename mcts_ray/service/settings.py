@@ -18,6 +18,9 @@ class Settings(BaseModel):
     device: str = Field("auto", description="auto, cpu or cuda.")
     dtype: str = Field("fp32", description="fp32, bf16 or fp16.")
     workers: int | None = Field(None, ge=1, description="Denoisers of each model; None: one for each GPU, at least one.")
+    max_workers: int | None = Field(
+        None, ge=1, description="Denoisers that each model may have while there is enough to do; None: as many as at the start."
+    )
     store: str | None = Field(None, description="Folder or fsspec URL of the jobs; None: the folder `jobs` in MCTS_RAY_HOME.")
     token: bool = Field(True, description="Whether requests must carry the bearer token.")
     rewards: tuple[str, ...] = Field((), description="User reward functions, MODULE:FUNCTION, that clients may name; none by default.")

@@ -6,7 +6,9 @@ import torch
 from mcts_ray.diffusion.engine import Engine
 from mcts_ray.diffusion.jump import jump
 from mcts_ray.diffusion.noise import draw
+from mcts_ray.executor.redo import redo
 from mcts_ray.search.base import Edge, Work
+from mcts_ray.search.lineage import Again
 from tests.diffusion.walks import SHAPE, run, seed_walk, setting
 
 KINDS = [
@@ -218,3 +220,46 @@ def test_maps_of_features_are_kept_small():
     from mcts_ray.diffusion.lane import _small
 
     assert _small(torch.ones(5, 32, 40)).shape == (5, 16, 16) and _small(torch.ones(5, 8, 20)).shape == (5, 8, 16)
+
+
+@pytest.mark.parametrize("full", [6, 8])
+def test_calls_are_filled_up_to_buckets_and_nothing_else_changes(denoiser, monkeypatch, full):
+    """Mixed guidance, kept states with features and all: the network sees powers of two and the full sizes alone."""
+    works = [*mixed_works(), seed_walk("t", setting(tap="up.0"), keep=("t/7",), scored=("t/7",))]
+    seen, forward = [], denoiser.adapter.forward
+    monkeypatch.setattr(denoiser.adapter, "forward", lambda x, *args: seen.append(len(x)) or forward(x, *args))
+    plain, filled = Engine(denoiser, full, buckets=False), Engine(denoiser, full, buckets=True)
+    expected = run(plain, works)
+    assert set(seen) - {1, 2, 4, 8, full, 16, 2 * full}
+    seen.clear()
+    walked = run(filled, works)
+    assert set(seen) <= {1, 2, 4, 8, full, 16, 2 * full} and max(seen) <= 2 * full
+    assert list(walked) == list(expected) and filled.nfe == plain.nfe and filled.spent == plain.spent
+    for name, one in walked.items():
+        assert (one.nfe, one.forwards, one.error) == (expected[name].nfe, expected[name].forwards, None)
+        scale = expected[name].latent.abs().max()
+        torch.testing.assert_close(one.latent / scale, expected[name].latent / scale, atol=1e-5, rtol=0)
+    kept = [engine.store.get("search", "t/7") for engine in (plain, filled)]
+    torch.testing.assert_close(kept[0].features, kept[1].features, atol=1e-4, rtol=1e-4)
+    assert Engine(denoiser).buckets is False  # on a CPU filling up costs time
+
+
+def test_what_is_walked_again_in_buckets_is_the_same(denoiser):
+    """Calls of five that were filled up to eight; one of the five is walked again alone."""
+    works = [seed_walk(f"w{i}", setting(f"p{i}"), keep=(f"w{i}/4",)) for i in range(5)]
+    engine = Engine(denoiser, 8, buckets=True)
+    walked = run(engine, works)
+    kept = engine.store.get("search", "w2/4")
+    engine.store.forget("search", ["w2/4"])
+    (again,) = redo(engine, [[Again(works[2], (5,) * 10)]])
+    assert torch.equal(engine.store.get("search", "w2/4").x0, kept.x0) and torch.equal(again.latent, walked["w2"].latent)
+
+
+def test_each_shape_has_batches_of_its_own_size(denoiser, monkeypatch):
+    engine, seen = Engine(denoiser, batch_size=4), []
+    engine.sizes = {(4, 8, 12): 2}
+    denoise = denoiser.denoise
+    monkeypatch.setattr(denoiser, "denoise", lambda x, *args: seen.append((x.shape[-1], len(x))) or denoise(x, *args))
+    works = [seed_walk(f"{width}/{i}", setting(levels=2, width=width)) for width in (32, 48) for i in range(4)]
+    assert len(run(engine, works)) == 8
+    assert set(seen) == {(8, 4), (12, 2)}

@@ -59,6 +59,16 @@ def test_a_stopped_search_goes_on_to_the_tree_of_an_unbroken_one(searcher, tmp_p
         assert job["status"] == "done" and job["resumed"] == 1 and (run / "report.html").exists()
 
 
+def test_a_search_goes_on_in_batches_of_the_size_it_had(searcher, tmp_path, tiny_folder):
+    """job.json knows it; a profile, or another device, may choose another one."""
+    fives = Searcher.from_pretrained(str(tiny_folder), device="cpu", batch_size=5)
+    config = CONFIG.model_copy(update={"in_flight": 12})
+    whole = fives("a red circle", config, out=tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "job.json").read_text())["batch_size"] == 5
+    run = stopped(tmp_path / "whole", tmp_path / "run", 4)
+    assert searcher.resume(run).tree == whole.tree
+
+
 def test_one_that_is_stopped_again_and_again_is_the_same_too(searcher, tmp_path):
     whole = searcher("a red circle", CONFIG, out=tmp_path / "whole")
     run = stopped(tmp_path / "whole", tmp_path / "run", 2)

@@ -7,6 +7,7 @@ from mcts_ray.diffusion.adapters.sd import StableDiffusionAdapter
 from mcts_ray.diffusion.denoiser import Denoiser
 from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.levels import ays_levels
+from mcts_ray.diffusion.sizing import candidates
 from mcts_ray.executor.plan import make_plan
 from mcts_ray.search.branching import Branching, scheduled
 from tests.tiny import tiny_pipeline
@@ -59,3 +60,11 @@ def test_a_tree_branches_by_its_schedule(denoiser):
         config = SearchConfig(algorithm="mcts", levels=10, phi=0.5, phi_schedule=schedule)
         (search,) = make_plan("tiny", denoiser, ["a red circle"], config, "jpeg").searches
         assert search.branching == Branching(10, 0.5, 3, schedule or "taper")
+
+
+def test_the_batch_size_is_in_the_plan(denoiser):
+    def planned(asked):
+        return make_plan("tiny", denoiser, ["a red circle"], SearchConfig(), "jpeg", batch_size=asked).batch_size
+
+    assert (planned(None), planned(5)) == (64, 5)  # on a CPU a constant, or results would differ from run to run in their last digits
+    assert planned("profile") == planned("profile") in candidates(64)

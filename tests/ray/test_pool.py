@@ -8,6 +8,7 @@ import pytest
 from benchmarks.emulated import Emulated
 from mcts_ray.search import MCTS, BestOfN, Setting
 from mcts_ray.search.branching import Branching
+from mcts_ray.service.elastic import Elastic
 
 SHAPE = (1, 16, 16)  # a state of it: 1 KiB
 BATCH = 4
@@ -149,3 +150,41 @@ def test_one_that_finds_no_room_is_waited_for_by_nobody(cluster):
         assert found.ledger.nfe == 60 and len(emulated.census()["nfe"]) == 1 and emulated.census()["joining"] == 1
         emulated.resize(1)
         assert emulated.census()["joining"] == 0
+
+
+def test_denoisers_come_while_there_is_enough_to_do_and_go_after_it(cluster, monkeypatch):
+    """As a service has it, which looks at its tree managers again and again."""
+    monkeypatch.setattr("mcts_ray.service.elastic.IDLE", 0.5)
+    with pool(1, seconds=0.02) as emulated:
+        elastic, workers, most = Elastic(1, 3), 1, 0
+        ids = emulated.submit([best_of_n("s", 4000, 2)], in_flight=100)
+        deadline = time.monotonic() + 120
+        while workers > 1 or not most:
+            assert time.monotonic() < deadline
+            census = emulated.census()
+            wanted = elastic.wanted(workers, census)
+            if wanted != workers:
+                emulated.resize(wanted)
+            workers, most = wanted, max(most, len(census["nfe"]) if len(census["nfe"]) > 1 else 0)
+            time.sleep(0.05)
+        found = emulated.finish(ids)[0]
+        emulated.until(lambda census: len(census["nfe"]) == 1 and not census["joining"])
+    assert most == 3 and found.ledger.nfe == 4000 and not found.errors
+
+
+def test_each_shape_of_state_goes_in_batches_of_its_own_size(cluster):
+    """The second search has larger states and, as if these were of another model of GPU, larger batches too."""
+    with pool(2, seconds=0.01) as emulated:
+        emulated.submit([best_of_n("small", 10_000, 2)], in_flight=40)
+        assert emulated.until(lambda census: census["out"] > 4)["room"] == 2 * BATCH
+        emulated.shape, emulated.batch_size = (1, 32, 32), 3 * BATCH
+        emulated.submit([best_of_n("large", 10_000, 2)], in_flight=40)
+        assert emulated.until(lambda census: census["out"] > 4 * BATCH)["room"] == 2 * 3 * BATCH
+
+        def sizes():
+            return [cluster.get(actor.handle.__ray_call__.remote(lambda one: one.engine.sizes)) for actor in emulated.denoisers]
+
+        emulated.until(lambda _: sizes() == [{SHAPE: BATCH, (1, 32, 32): 3 * BATCH}] * 2)
+        emulated.finish_now(["large"])
+        assert emulated.census()["room"] == 2 * BATCH
+        emulated.finish_now(["small"])

@@ -1,0 +1,66 @@
+"""What `benchmarks.chaos` needs to kill, notes of each kill, and makes of them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
+LEAST, MOST = 10, 1200.0  # kills of each kind that there are to be, and seconds that all may take
+NOTICE = 60.0  # seconds for a death to be seen
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill. seconds: until an outcome came again in every journal; back: until the victim worked again, None where the searches had
+    ended before; nfe: spent once more because of it; unreported: at most how many more nobody has been told of."""
+
+    kind: str
+    how: str
+    seconds: float
+    back: float | None
+    nfe: int
+    unreported: int = 0
+
+
+def summary(kills: Sequence[Kill]) -> dict[str, Any]:
+    """By kind: how many, and the recovery as median and most; `back` of those that were back before the searches ended."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        mine = [kill for kill in kills if kill.kind == kind]
+        if mine:
+            found[kind] = {"kills": len(mine), "how": dict(Counter(kill.how for kill in mine))}
+            for name in ("seconds", "back", "nfe", "unreported"):
+                values = [value for kill in mine if (value := getattr(kill, name)) is not None]
+                found[kind][name] = {"median": round(statistics.median(values), 2), "most": max(values)} if values else None
+    return found
+
+
+def lacking(kills: Sequence[Kill], kinds: Sequence[str], least: int, seconds: float) -> list[str]:
+    """What was asked for and is not so, in sentences."""
+    counts = Counter(kill.kind for kill in kills)
+    found = [f"{counts[kind]} kills of a {kind}, not {least}" for kind in kinds if counts[kind] < least]
+    return found + ([f"it took {seconds:.0f} s, more than {MOST:.0f} s"] if seconds > MOST else [])
+
+
+def process_of(handle: Any) -> int | None:
+    """The process of an actor; None while it has none."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    try:
+        return ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=NOTICE)
+    except (RayActorError, GetTimeoutError):
+        return None
+
+
+def signalled(pid: int, what: int) -> None:
+    """Send a signal to a process, if it is still there."""
+    try:
+        os.kill(pid, what)
+    except ProcessLookupError:
+        pass
