@@ -61,7 +61,7 @@ def test_one_step_tells_fallbacks_apart():
 def test_the_verdict_wants_the_whole_interval_above_a_fresh_child(low, ships, mode):
     table = {"signed": {"gold_over_fresh": (0.03, low, 0.06)}, "mean": {"gold_over_fresh": (0.5, 0.4, 0.6)}}
     found = fusion_study.verdict(table, ["signed", "mean"], ["gold_over_fresh"])  # a control never ships
-    assert (found["ships"], found["mode"]) == (ships, mode) and "signed: gold_over_fresh +0.0300" in found["why"]
+    assert (found["ships"], found["mode"]) == (ships, mode) and "gold_over_fresh +0.0300" in found["why"]
 
 
 def test_a_verdict_of_searches_wants_both():
