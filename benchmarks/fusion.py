@@ -29,13 +29,17 @@ from statistics import median
 
 import numpy as np
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from benchmarks import fusion_study
 from benchmarks.common import RESULTS, ROOT, bars, write
 from benchmarks.fusion_lab import JUMP, LEVELS
 from mcts_ray.settings import parse_setting
 from mcts_ray.diffusion.noise import draw
+from mcts_ray.diffusion.store import SIDE
+from mcts_ray.fusion.decoder import DecoderNetwork, decoded
 from mcts_ray.fusion.ensemble import ensemble
+from mcts_ray.fusion.features import feature_transport
 from mcts_ray.fusion.fuser import fuse
 from mcts_ray.fusion.innovation import barycenter
 from mcts_ray.fusion.x0_transport import x0_transport
@@ -45,6 +49,7 @@ PARTICLES, REPEATS = 10, 15
 LIMITS = {"innovation, SDXL": 5.0, "x0_transport, SD 1.5": 100.0, "x0_transport, SDXL": 100.0}  # ms; both transports of 256 tokens
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # read when numpy and torch are loaded
 SHAPES = {"SD 1.5": (4, 64, 64), "SDXL": (4, 128, 128)}
+TAPPED = 1280  # channels of the tap of both, whose maps are kept with at most `SIDE` cells a side
 COUNTS = {"0": 4000, "1": 600, "2": 200}
 
 
@@ -63,7 +68,17 @@ def timings() -> dict[str, dict[str, float]]:
         rows[f"innovation with the draw, {model}"] = _time(lambda: fuse(names, a, shape))
         rows[f"ensemble, {model}"] = _time(lambda: ensemble(z_NCHW, x0_NCHW, a_N))
         rows[f"x0_transport, {model}"] = _time(lambda: x0_transport(x0_NCHW, eps_NCHW, a_N, 0.8, 0.6))
+        f_NChw = features(x0_NCHW)
+        rows[f"features, {model}"] = _time(lambda: feature_transport(x0_NCHW, eps_NCHW, f_NChw, a_N, 0.8, 0.6))
+        network, x_NCHW = DecoderNetwork(TAPPED, 4, shape[1] // SIDE), 0.8 * x0_NCHW + 0.6 * eps_NCHW
+        rows[f"decoder, {model}"] = _time(lambda: decoded(z_NCHW, x_NCHW, f_NChw, a_N, (x_NCHW[0], 0.3), 0.0, network))
     return rows
+
+
+def features(x0_NCHW: torch.Tensor) -> torch.Tensor:
+    """Features (N, C', h, w) of the size that is kept of SD 1.5 and SDXL, in which the same moves as in the predictions."""
+    small_NCHW = adaptive_avg_pool2d(x0_NCHW, SIDE)
+    return small_NCHW.repeat(1, TAPPED // 4, 1, 1) + 0.2 * draw([f"features {i}" for i in range(PARTICLES)], (TAPPED, SIDE, SIDE))
 
 
 def moving(shape: tuple[int, int, int]) -> torch.Tensor:
