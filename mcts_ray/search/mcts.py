@@ -359,7 +359,7 @@ class MCTS(TreeSearch):
         refused = self._fusions.refused(child.parent, self._plan(child.parent)[0])
         if refused:
             self.refusals[refused.value] += 1
-            log.info("fusion refused", extra={"search": self.id, "parent": child.parent.id, "reason": refused.value})
+            log.info("fusion refused", extra={"search": self.id, "mode": self._fusions.fusing.mode, "reason": refused.value})
 
     def halt(self, costs: Iterable[Cost] = ()) -> None:
         super().halt(costs)
