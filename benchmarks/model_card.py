@@ -58,6 +58,10 @@ prompts of validation and test are never among their data, and a tenth of the tr
 |---|---|---|---|---|---|
 {step_models}
 
+**Fusion decoder**: from what the U-Net has as features in its up block `{tap}` to the latent that it saw them in, for siblings that are
+[fused by features](../../../docs/fusion.md). {decoder} parameters, {states:,} states of {trajectories:,} trajectories of training captions,
+{steps_of_decoder:,} steps; it explains {explained:.0%} of the variance of latents on trajectories that were held out.
+
 **Limits.** The scorer is imperfect on purpose: it is the guide, and the verifier that judges is never shown to a search.
 Both read this world only.
 """
@@ -103,6 +107,16 @@ def _step_models() -> str:
     )
 
 
+def _decoder() -> dict[str, object]:
+    """What is said of the fusion decoder."""
+    from mcts_ray.fusion.train import KEPT
+
+    told = json.loads((WEIGHTS / "fusion" / "config.json").read_text())
+    count = told["trajectories"]
+    known = {"tap": told["tap"], "trajectories": count, "states": KEPT * count, "explained": told["held_out_r2"]}
+    return {**known, "decoder": _millions([WEIGHTS / "fusion" / "model.safetensors"]), "steps_of_decoder": told["recipe"]["steps"]}
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     from mcts_ray.scenes.train.unet import DRAWN, DRAWN_SECOND, POOL
@@ -144,6 +158,7 @@ def main() -> None:
         among=guide["among"],
         guide=guided,
         step_models=_step_models(),
+        **_decoder(),
     )
     (WEIGHTS / "README.md").write_text(card)
     print(card)

@@ -10,7 +10,8 @@ import logging
 import sys
 from datetime import datetime, timezone
 
-FIELDS = ("job", "search", "run", "work", "epoch", "attempt", "status", "algorithm", "budget", "jobs", "reason", "error")
+IDS = ("job", "search", "run", "work", "epoch", "attempt")
+FIELDS = (*IDS, "status", "algorithm", "budget", "jobs", "mode", "cosine", "particles", "reason", "error")
 
 
 class JsonFormatter(logging.Formatter):

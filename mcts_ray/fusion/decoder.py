@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from mcts_ray.fusion.innovation import CANCELLED, COPY, mean_norm, transported, weighted_sum
+from mcts_ray.fusion.innovation import CANCELLED, copies, mean_norm, transported, weighted_sum
 from mcts_ray.tree.weights import Refusal
 
 
@@ -122,7 +122,7 @@ def decoded(
     norm = mean_norm(z_ND, a_N)
     if not found_D.norm() >= CANCELLED * norm:
         return Refusal.CANCELLED
-    if torch.cosine_similarity(z_ND, found_D[None]).max() > COPY:
+    if copies(z_ND, found_D):
         return Refusal.COPY
     return (norm / found_D.norm() * found_D).reshape(z_NCHW.shape[1:]).to(z_NCHW.dtype)
 

@@ -6,46 +6,78 @@ same particles give the same noise on every machine. The modes of `STATES` read 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mcts_ray.diffusion.noise import draw
 from mcts_ray.diffusion.store import Kept
 from mcts_ray.fusion.fresh import fresh
-from mcts_ray.fusion.innovation import COPY, barycenter
+from mcts_ray.fusion.innovation import barycenter, copies
 from mcts_ray.fusion.mean import weighted_mean
 from mcts_ray.fusion.rules import STEPS, demon, stepped
 from mcts_ray.fusion.siblings import Siblings
 from mcts_ray.search.base import Work
-from mcts_ray.tree.weights import STATES, Refusal
+from mcts_ray.tree.weights import MODES as WEIGHTED, STATES, Refusal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
     """(C, H, W) fp32 on the CPU: the noise z* that enters in place of the node's own draw, or (`whole`) the state x* itself.
 
-    fallback: why the particles were fused by innovation instead of as asked.
+    fallback: why the particles were fused by innovation instead of as asked. cosine: of z* with the noise of the heaviest particle;
+    ess: the effective number of particles, (sum |a|)^2 / sum a^2; of siblings alone, not of the noises of baselines.
     """
 
     tensor: torch.Tensor
     whole: bool = False
     fallback: Refusal | None = None
+    cosine: float | None = None
+    ess: float | None = None
 
 
 def start_of(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept] | None = None) -> Start | Refusal:
     """What a unit that is to be fused starts from; `shape` is (C, H, W), `states` those of its particles that are still kept.
 
-    Never raises for what its particles hold: what cannot be fused is a refusal.
+    Never raises: what cannot be fused is a refusal, and so is an error, for no search should end over one fusion.
     """
+    about = {"search": work.search, "work": work.id, "mode": work.fuse.mode}
+    try:
+        made = _made(work, shape, states or {})
+    except Exception:
+        log.exception("fusion failed", extra=about)
+        return Refusal.FAILED
+    if isinstance(made, Refusal):
+        log.info("fusion refused", extra={**about, "reason": made.value})
+    elif made.ess is not None:
+        log.info("fused", extra={**about, "cosine": round(made.cosine, 4), "particles": round(made.ess, 2)})
+    return made
+
+
+def _made(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept]) -> Start | Refusal:
     rule = work.fuse
-    if rule.mode not in STATES:
-        noise = fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
-        return noise if isinstance(noise, Refusal) else Start(noise)
-    siblings = Siblings.of(work, shape, states or {})
-    return siblings if isinstance(siblings, Refusal) else _of_states(rule.mode, siblings)
+    if rule.mode in STATES:
+        siblings = Siblings.of(work, shape, states)
+        return siblings if isinstance(siblings, Refusal) else _of_states(rule.mode, siblings)
+    noise = fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
+    if isinstance(noise, Refusal):
+        return noise
+    if rule.mode not in WEIGHTED:
+        return Start(noise)
+    weights = torch.tensor(rule.weights)
+    best_CHW = draw([rule.particles[int(weights.argmax())]], shape)[0]
+    return _told(Start(noise), noise, best_CHW, weights)
+
+
+def _told(start: Start, z_CHW: torch.Tensor, best_CHW: torch.Tensor, a_N: torch.Tensor) -> Start:
+    """With what is said of it."""
+    cosine = torch.cosine_similarity(z_CHW.flatten(), best_CHW.flatten(), 0)
+    return replace(start, cosine=float(cosine), ess=float(a_N.abs().sum().square() / a_N.square().sum()))
 
 
 def fuse(
@@ -64,19 +96,18 @@ def fuse(
 
 
 def _of_states(mode: str, siblings: Siblings) -> Start | Refusal:
+    if not siblings.noisy:
+        return Refusal.NOISELESS
     made = MODES[mode](siblings)
     if made is Refusal.STILL:
         noise = barycenter(siblings.z_NCHW, siblings.a_N)
-        return noise if isinstance(noise, Refusal) else Start(noise, fallback=made)
-    if isinstance(made, Start) and made.whole and _copies(made.tensor, siblings):
+        made = noise if isinstance(noise, Refusal) else Start(noise, fallback=made)
+    if isinstance(made, Refusal):
+        return made
+    z_CHW = siblings.innovation(made.tensor) if made.whole else made.tensor
+    if made.whole and copies(siblings.z_NCHW.flatten(1), z_CHW.flatten()):
         return Refusal.COPY
-    return made
-
-
-def _copies(x_CHW: torch.Tensor, siblings: Siblings) -> bool:
-    """Whether a state is one of its siblings again, by the noise that would lead to it."""
-    z_1D = siblings.innovation(x_CHW).flatten()[None]
-    return bool(torch.cosine_similarity(siblings.z_NCHW.flatten(1), z_1D).max() > COPY)
+    return _told(made, z_CHW, siblings.z_NCHW[0], siblings.a_N)
 
 
 def _ensemble(siblings: Siblings) -> Start | Refusal:

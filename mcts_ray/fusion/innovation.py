@@ -19,7 +19,7 @@ import torch
 from mcts_ray.tree.weights import Refusal
 
 CANCELLED = 1e-3  # ||sum a z|| as a share of the length of a particle, below which its direction is rounding
-COPY = 0.98  # cosine with a particle from which on the fused noise is that particle again
+COPY = 0.98  # |cosine| with a particle from which on the fused noise is that particle again, or its mirror image
 
 
 @torch.no_grad()
@@ -29,9 +29,14 @@ def barycenter(z_NCHW: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor | Refusa
     sum_D = weighted_sum(z_ND, a_N)
     if not sum_D.norm() >= CANCELLED * mean_norm(z_ND, a_N):  # `not`: NaN where all weights are 0
         return Refusal.CANCELLED
-    if torch.cosine_similarity(z_ND, sum_D[None]).max() > COPY:
+    if copies(z_ND, sum_D):
         return Refusal.COPY
     return transported(z_ND, a_N).reshape(z_NCHW.shape[1:]).to(z_NCHW.dtype)
+
+
+def copies(z_ND: torch.Tensor, found_D: torch.Tensor) -> bool:
+    """Whether a fused noise has the direction of one of the particles, or the opposite one."""
+    return bool(torch.cosine_similarity(z_ND, found_D[None]).abs().max() > COPY)
 
 
 def transported(z_ND: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,9 @@ from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import Refusal
 
 
+NOISE = 1e-4  # s, in units of the noise of a seed, below which it is rounding
+
+
 @dataclass(frozen=True, eq=False)
 class Siblings:
     """Names and weights a_i of siblings, and their kept states; `index`: which of the children of their fusion is made.
@@ -80,6 +83,11 @@ class Siblings:
         apart = z - z.mean(0)
         s = float(((x - x.mean(0)) * apart).sum() / apart.square().sum())
         return (x - s * z).mean(0).float(), s
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise of their own has made them, so that they differ."""
+        return self.origin[1] > NOISE
 
     def innovation(self, x_CHW: torch.Tensor) -> torch.Tensor:
         """The noise z (C, H, W) by which a state would be their sibling, (x - mu) / s."""

@@ -39,7 +39,7 @@ from mcts_ray.search.ids import jump_id, seed_id
 
 RECIPE = Recipe("fusion", steps=3000, batch=64, lr=1e-3, ema=0.998, warmup=100)
 LEVELS, SHARD, KEPT = 30, 32, 8  # of a trajectory; trajectories in a shard; states kept of each
-HELD_OUT = 16  # one state in so many is not trained on
+HELD_OUT = 16  # one trajectory in so many is not trained on: states of one are too much alike
 Report = Callable[[Progress], None]
 
 
@@ -76,9 +76,12 @@ def run(
 def train(
     states: dict[str, torch.Tensor], out: Path, recipe: Recipe, *, resume: bool = True, report: Report | None = None
 ) -> tuple[DecoderNetwork, float]:
-    """Minimise ||D(f, log-SNR) - x||^2; returns the network and the share of the variance of x that it explains on held-out states."""
+    """Minimise ||D(f, log-SNR) - x||^2; returns the network and the share of the variance of x that it explains on held-out trajectories.
+
+    `states` are `KEPT` of each trajectory, one trajectory after the other.
+    """
     features_NChw, x_NCHW = states["features"].float(), states["x"].float()
-    held = torch.arange(len(x_NCHW)) % HELD_OUT == 0
+    held = torch.arange(len(x_NCHW)) // KEPT % HELD_OUT == 0
     known = (~held).nonzero()[:, 0]
     torch.manual_seed(recipe.seed)
     factor = x_NCHW.shape[-1] // features_NChw.shape[-1]

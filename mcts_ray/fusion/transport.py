@@ -3,8 +3,9 @@
 A latent is cut into at most 16 x 16 patches; a token is what a patch holds and where it is, a point (f_k, lambda p_k). The
 free-support Wasserstein barycenter of N such clouds with weights w minimises sum_i w_i W2^2(y, m_i) over the K points of y; the
 fixed point y_k <- sum_i w_i T_i(y_k) (Alvarez-Esteban et al. 2016; Cuturi and Doucet, arXiv 1310.4375) lowers it in each step,
-T_i being the optimal assignment of y to cloud i (`ot.emd`; equal weights, so a permutation). Read back by displacement: the mean
-patch of token k is laid down at its mean place, spread bilinearly over cells, and holes take the nearest cell.
+T_i being the optimal assignment of y to cloud i (a permutation, as weights are equal; scipy's solver finds that of `ot.emd` in
+half of the time). Read back by displacement: the mean patch of token k is laid down at its mean place, spread bilinearly over
+cells, and holes take the nearest cell.
 
 lambda = sqrt(2 Var(f)) / rho: rho tokens of distance cost as much as two contents that have nothing to do with each other.
 
@@ -14,12 +15,14 @@ Shapes: N clouds of K = h w tokens, patches of p x q cells of C-channel, H x W l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import ot
 import torch
 from scipy.ndimage import distance_transform_edt
+from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from mcts_ray.tree.weights import Refusal
@@ -29,6 +32,7 @@ REACH = 6 / 16  # rho, as a share of the side
 ITERATIONS = 2  # of the fixed point; further ones hardly move a token
 LIGHT = 1e-3  # weight below which a particle is left out
 STILL = 0.1  # share of tokens that must move, or the barycenter is the mean
+ROUNDING = 1e-9  # of objectives, as a share
 HOLE = 1e-3  # mass below which nothing has been laid down on a cell
 
 
@@ -118,8 +122,7 @@ def assignment(y_KF: np.ndarray, cloud_KF: np.ndarray) -> np.ndarray:
     nearest_K, count = cost_KK.argmin(1), len(cost_KK)
     if len(np.unique(nearest_K)) == count:
         return nearest_K
-    equal_K = np.full(count, 1 / count)
-    return ot.emd(equal_K, equal_K, cost_KK, center_dual=False, check_marginals=False).argmax(1)
+    return linear_sum_assignment(cost_KK)[1]
 
 
 def objective(y_KF: np.ndarray, cloud_NKF: np.ndarray, w_N: np.ndarray) -> float:
@@ -128,18 +131,62 @@ def objective(y_KF: np.ndarray, cloud_NKF: np.ndarray, w_N: np.ndarray) -> float
     return float(w_N @ costs)
 
 
+def lowest(cloud_NKF: np.ndarray, w_N: np.ndarray, anchor: int) -> np.ndarray | None:
+    """The tokens (N, K) of a fixed point with an objective no higher than that of any cloud and of their mean; None if none is found.
+
+    A fixed point is a local minimum: where that from the cloud `anchor` is above the mean, the one from the mean is tried.
+    """
+    mean_KF = np.einsum("n,nkf->kf", w_N, cloud_NKF)
+    for start_KF, rivals in ((cloud_NKF[anchor], [mean_KF, *np.delete(cloud_NKF, anchor, 0)]), (mean_KF, cloud_NKF)):
+        y_KF, plan_NK = free_support(cloud_NKF, w_N, start_KF)
+        if beats(y_KF, plan_NK, rivals, cloud_NKF, w_N):
+            return plan_NK
+    return None
+
+
+def beats(y_KF: np.ndarray, plan_NK: np.ndarray, rivals: Sequence[np.ndarray], cloud_NKF: np.ndarray, w_N: np.ndarray) -> bool:
+    """Whether no rival (K, F) has a lower objective than y, with the tokens in `plan_NK` assigned to it.
+
+    Bounds settle most of it without a solver: y costs no more than by its plan, a rival no less than by its nearest tokens in the
+    heaviest clouds.
+    """
+    taken_NKF = np.take_along_axis(cloud_NKF, plan_NK[..., None], 1)
+    most = float(w_N @ np.square(y_KF - taken_NKF).sum(2).mean(1))
+    left = [rival_KF for rival_KF in rivals if not _costs(rival_KF, cloud_NKF, w_N, most)]
+    value = objective(y_KF, cloud_NKF, w_N) if left else most
+    return all(value <= objective(rival_KF, cloud_NKF, w_N) + ROUNDING * value for rival_KF in left)
+
+
+def _costs(y_KF: np.ndarray, cloud_NKF: np.ndarray, w_N: np.ndarray, most: float) -> bool:
+    """Whether the objective of y is surely `most` or more; in fp32, with a margin for what that rounds off."""
+    least = 0.0
+    for i in np.argsort(-w_N):
+        cost_KK = ot.dist(y_KF.astype(np.float32), cloud_NKF[i].astype(np.float32))
+        least += float(w_N[i] * cost_KK.min(1).mean())
+        if least >= 1.001 * most:
+            return True
+    return False
+
+
 def displaced(content_NKF: torch.Tensor, x0_NCHW: torch.Tensor, w_N: torch.Tensor) -> torch.Tensor | Refusal:
     """The barycenter (C, H, W), fp32, of predictions whose tokens are matched by `content_NKF`; the heaviest one is the start.
 
-    STILL if fewer than a tenth of the tokens of the others are matched to another place, and for a single one.
+    STILL if fewer than a tenth of the tokens of the others are matched to another place, for a single one, and where no better
+    barycenter is found than their mean or one of them.
     """
     grid, w_N = Grid(*x0_NCHW.shape[2:]), w_N.double().numpy()
     cloud_NKF, anchor = clouds(content_NKF, grid), int(w_N.argmax())
-    _, plan_NK = free_support(cloud_NKF, w_N / w_N.sum(), cloud_NKF[anchor])
-    others = np.delete(plan_NK, anchor, 0)
-    if not len(others) or (others != np.arange(others.shape[1])).mean() < STILL:
+    w_N = w_N / w_N.sum()
+    plan_NK = lowest(cloud_NKF, w_N, anchor)
+    if len(w_N) < 2 or plan_NK is None or moved(plan_NK) < STILL:
         return Refusal.STILL
-    return read_back(plan_NK, x0_NCHW, w_N / w_N.sum(), grid)
+    return read_back(plan_NK, x0_NCHW, w_N, grid)
+
+
+def moved(plan_NK: np.ndarray) -> float:
+    """Share of the tokens that are matched to another place, of all clouds but the one that stays most as it was, the start."""
+    away_N = (plan_NK != np.arange(plan_NK.shape[1])).mean(1)
+    return float((away_N.sum() - away_N.min()) / (len(away_N) - 1))
 
 
 def read_back(plan_NK: np.ndarray, x0_NCHW: torch.Tensor, w_N: np.ndarray, grid: Grid) -> torch.Tensor:

@@ -16,18 +16,19 @@ and more seeds are one of the choices (the root is a node like others).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mcts_ray.gain.choose import Chooser, Transition
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.tree.weights import STATES, Refusal
+from mcts_ray.tree.weights import STATES
 from mcts_ray.search.base import Cost, Edge, Fuse, Outcome, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.trees import TreeSearch
 from mcts_ray.tree.backup import Rule, make_rule, mean
-from mcts_ray.tree.fuse import Fusing, Fusions, Offer
+from mcts_ray.tree.fuse import Fusing, Fusions, Offer, kernel
 from mcts_ray.tree.node import Node
 from mcts_ray.tree.prune import Pruner, Pruning
 from mcts_ray.tree.select import select
@@ -36,6 +37,8 @@ from mcts_ray.tree.widen import Widening
 
 if TYPE_CHECKING:
     from mcts_ray.config import SearchConfig
+
+log = logging.getLogger(__name__)
 
 
 class MCTS(TreeSearch):
@@ -155,13 +158,19 @@ class MCTS(TreeSearch):
     def _select(self) -> Node | Offer | None:
         """The node that gets a new child, or the offer by which it gets a fused one."""
         root = self.tree.root
-        if self._begun and not self._lost(self._begun.parent) and self._affordable(self._begun.parent):
+        if self._goes_on(self._begun):
             return self._begun
         if not self._guided and root.open:
             return root if self._affordable(root) else None
         if not root.completed:
             return None
         return select(self.tree, self.beta, self.widening, self._affordable, self._offer if self._fusions else None)
+
+    def _goes_on(self, begun: Offer | None) -> bool:
+        """Whether the next child of a fusion can be made now: not if a new child of its parent would be no sibling of its particles."""
+        if begun is None or self._lost(begun.parent) or not self._affordable(begun.parent):
+            return False
+        return begun.kernel == kernel(self._plan(begun.parent)[0])
 
     def _offer(self, node: Node) -> Offer | None:
         if self._lost(node):
@@ -351,9 +360,10 @@ class MCTS(TreeSearch):
             if self._fusions.fusing.retire:
                 self.pruning["retired"] = self._fusions.retired
             return
-        found = self._fusions.consider(child.parent, self._plan(child.parent)[0])
-        if isinstance(found, Refusal):
-            self.refusals[found.value] += 1
+        refused = self._fusions.refused(child.parent, self._plan(child.parent)[0])
+        if refused:
+            self.refusals[refused.value] += 1
+            log.info("fusion refused", extra={"search": self.id, "mode": self._fusions.fusing.mode, "reason": refused.value})
 
     def halt(self, costs: Iterable[Cost] = ()) -> None:
         super().halt(costs)

@@ -22,11 +22,15 @@ DIGITS = 6  # of the weights: they enter a node id, which must not hang on the l
 
 
 class Refusal(str, Enum):
-    """Why a set of particles is not fused, or not as asked: the first three are known from the rewards, the others when it is tried.
+    """Why a set of particles is not fused, or not as asked: the first four are known beforehand, the others when it is tried.
 
-    CANCELLED: the weighted noises leave nothing. COPY: the result is one of the particles. GONE: the state of a particle is not
-    kept any more. STILL: too few tokens move for a transport; such a set is fused by innovation instead.
+    NOISELESS: no noise has made them (s = 0), so that they are all the same. CANCELLED: the weighted noises leave nothing. COPY: the
+    result is one of the particles. GONE: the state of a particle is not kept any more. FAILED: an error, which is logged. STILL: a
+    transport moves too few tokens, or comes no nearer to the particles than their mean or one of them does; such a set is fused by
+    innovation instead.
     """
+
+    NOISELESS = "noiseless"
 
     FEW = "few"
     FLAT = "flat"
@@ -34,6 +38,7 @@ class Refusal(str, Enum):
     CANCELLED = "cancelled"
     COPY = "copy"
     GONE = "gone"
+    FAILED = "failed"
     STILL = "still"
 
 

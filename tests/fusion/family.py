@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.diffusion.store import Kept
+from mcts_ray.diffusion.store import SIDE, Kept
 from mcts_ray.search.base import Edge, Fuse, Setting, Work
 from mcts_ray.tree.weights import fusion_weights
 
@@ -44,6 +45,6 @@ def kept(names=NAMES, shape=(4, 8, 8), apart=0.5, dtype=torch.float32):
         place = 0.25 + apart * i / max(1, len(names) - 1)
         x0 = blob(shape, place, 1 - place)
         eps = (mu + S * z - ALPHA * x0) / SIGMA
-        features = torch.cat([x0, x0.flip(0) ** 2])[:, :16, :16].contiguous()
+        features = adaptive_avg_pool2d(torch.cat([x0, x0.flip(0) ** 2]), [min(SIDE, side) for side in shape[1:]])
         states[name] = Kept(5, x0.to(dtype), eps.to(dtype), ALPHA, SIGMA, features=features)
     return states

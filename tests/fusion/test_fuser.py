@@ -1,6 +1,7 @@
 """Every mode through the same properties; numbers in brackets are those of the invariants in the design notes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mcts_ray.fusion.siblings import Siblings
 from mcts_ray.tree.weights import FEATURES, MODES, STATES, Refusal
 from tests.fusion import family
 from tests.fusion.family import NAMES, kept, weights, work
+from tests.fusion.test_innovation import normal
 
 SHAPE = (4, 8, 8)
 WEIGHTS = weights()
@@ -53,9 +55,9 @@ def test_a_start_is_finite_and_of_the_kind_of_its_mode(mode, folder):
 
 
 @EVERY
-@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 24, 40), (1, 32, 32), (16, 16, 16)])
+@pytest.mark.parametrize("shape", [(4, 64, 64), (4, 128, 128), (4, 24, 40), (1, 32, 32), (16, 16, 16)])
 def test_shapes(mode, folder, shape):
-    """[18] SD 1.5, one that is no multiple of the token grid, one channel, many channels (none of them the decoder's)."""
+    """[18] SD 1.5, SDXL, one that is no multiple of the token grid, one channel, many channels (none of them the decoder's)."""
     if mode == "decoder" and shape[0] != 4:
         return
     made = start(mode, folder, shape=shape)
@@ -106,6 +108,48 @@ def test_the_level_is_kept_by_those_that_say_so(mode, folder):
         assert length == pytest.approx(beta, rel=0.05)
     else:
         assert beta < length < 0.95 or mode != "slerp"
+
+
+def high(x_CHW):
+    """Mean power of the highest fifth of frequencies."""
+    _, H, W = x_CHW.shape
+    radius = torch.hypot(torch.fft.fftfreq(H)[:, None], torch.fft.fftfreq(W)[None])
+    return float(torch.fft.fft2(x_CHW, norm="ortho").abs().square()[:, radius >= 0.4].mean())
+
+
+@EVERY
+def test_the_bands_are_kept_while_things_move(mode, folder):
+    """[5] Siblings whose blobs lie far apart. The noise of those that fuse noises is white. Of the high frequencies of a state, which
+    are noise alone, the transports keep more than 4/5, although their noise is as long as all that is left of siblings besides the
+    mean prediction; the slerp keeps less, and the mean, as is known, ||a||^2."""
+    shape = (4, 64, 64)
+    states = kept(shape=shape)
+    made = start(mode, folder, shape=shape, states=states)
+    assert made.fallback is None
+    z = noise_of(made, states)
+    if mode in ("innovation", "signed", "ensemble", "fresh"):
+        assert normal(z)
+    siblings = Siblings.of(work("slerp"), shape, states)
+    mu, s = siblings.origin
+    share = high(mu + s * z) / high(siblings.x_NCHW[0])
+    assert (share > 0.8) == (mode not in ("mean", "slerp"))
+    if mode == "mean":
+        assert share == pytest.approx(sum(a**2 for a in weights()), abs=0.03)
+    elif mode not in ("x0_transport", "features", "slerp"):
+        assert 0.93 < share < 1.07
+
+
+@pytest.mark.parametrize("mode", ["ensemble", "x0_transport", "features"])
+def test_a_constant_and_a_scale_on_the_states_go_through(mode, folder):
+    """[7] Each state plus c: a noise stays, a state gets c. Each state times 3: a noise stays, a state is 3 times as large."""
+    ground = 0.1 * draw(["ground"], SHAPE)[0]  # without it tokens of the ground could as well change places
+    states = {name: replace(state, x0=state.x0 + ground) for name, state in kept().items()}
+    before = start(mode, folder, states=states)
+    moved = {name: replace(state, x0=state.x0 + 0.7) for name, state in states.items()}
+    larger = {name: replace(state, x0=3 * state.x0, eps=3 * state.eps) for name, state in states.items()}
+    for changed, expected in ((moved, before.tensor + 0.7 * family.ALPHA), (larger, 3 * before.tensor)):
+        after = start(mode, folder, states=changed)
+        torch.testing.assert_close(after.tensor, expected if before.whole else before.tensor, rtol=1e-4, atol=1e-4)
 
 
 @EVERY
@@ -172,6 +216,48 @@ def test_a_fresh_child_draws_from_its_own_id():
 def test_refusals_come_back_as_they_are():
     assert fuse(NAMES, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), SHAPE) is Refusal.COPY
     assert fuse(NAMES, (0.0,) * 6, SHAPE) is Refusal.CANCELLED
+
+
+def test_a_start_says_how_near_it_is_to_the_best_and_how_many_it_is_made_of(folder):
+    """[17] Of innovation: cosine a_best / ||a|| but for rounding, since noises are orthogonal, nearly."""
+    shape, a = (4, 64, 64), torch.tensor(weights())
+    states = kept(shape=shape)
+    for mode in family.MODES:
+        made = start(mode, folder, shape=shape, states=states)
+        own = torch.tensor(weights(mode))
+        assert made.ess == pytest.approx(float(own.abs().sum() ** 2 / own.square().sum()), rel=1e-4)
+        best = draw([NAMES[int(own.argmax())]], shape)[0]
+        assert made.cosine == pytest.approx(float(torch.cosine_similarity(noise_of(made, states).flatten(), best.flatten(), 0)), abs=1e-4)
+    assert start("innovation", folder, shape=shape).cosine == pytest.approx(float(a.max() / a.norm()), abs=0.03)
+    assert abs(start("fresh", folder, shape=shape).cosine) < 0.03
+
+
+def test_the_actor_goes_on_where_one_unit_fails(folder, monkeypatch):
+    from mcts_ray.actors.fusion import FusionWorker
+
+    def broken(z_NCHW, a_N):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("mcts_ray.fusion.fuser.weighted_mean", broken)
+    works = [replace(work(mode), id=mode) for mode in ("mean", "innovation")]
+    words, starts = FusionWorker().fuse(works, SHAPE, [])
+    assert words == {"mean": ("failed", None), "innovation": (None, None)} and set(starts) == {"innovation"}
+
+
+def test_an_error_is_a_refusal_and_logged(folder, caplog):
+    """A decoder that cannot be read, states of different shapes."""
+    assert start_of(work("decoder", folder=f"{folder}/none"), SHAPE, kept()) is Refusal.FAILED
+    states = kept() | {"b": kept(shape=(4, 16, 16))["b"]}
+    for mode in sorted(STATES):
+        assert start(mode, folder, states=states) is Refusal.FAILED
+    assert len(caplog.records) == 1 + len(STATES) and "fusion failed" in caplog.text
+
+
+@pytest.mark.parametrize("mode", sorted(STATES))
+def test_states_that_no_noise_has_parted_are_a_refusal(mode, folder):
+    """[6] s = 0."""
+    one = kept()["a"]
+    assert start(mode, folder, states=dict.fromkeys(NAMES, one)) is Refusal.NOISELESS
 
 
 def test_log_snr_stays_finite():

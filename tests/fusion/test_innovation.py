@@ -70,6 +70,13 @@ def test_nearly_a_copy_is_refused_and_only_that():
         assert (barycenter(z_NCHW, near) is Refusal.COPY) == refused
 
 
+def test_the_mirror_image_of_a_particle_is_a_copy_too():
+    """[17] Signed weights: nearly all of it is on one bad sibling."""
+    a_N = torch.tensor([-1.0, 0.1, 0.0, 0.0, 0.0, 0.0])
+    assert barycenter(particles(), a_N) is Refusal.COPY
+    assert barycenter(particles(), a_N * torch.tensor([1.0, 3.0, 1, 1, 1, 1])) is not Refusal.COPY
+
+
 @MODES
 def test_the_order_of_particles_does_not_matter(a_N):
     """[4]"""

@@ -31,6 +31,14 @@ def test_it_learns_to_read_features(tmp_path):
     assert learnt > 0.5 > 0.1 > nothing
 
 
+def test_whole_trajectories_are_held_out(tmp_path):
+    """None of the three states of the first one is trained on: their x are no numbers, which a loss may not be."""
+    states = {"features": torch.randn(96, 8, 4, 4), "x": torch.randn(96, 4, 4, 4), "log_snr": torch.zeros(96)}
+    states["x"][:3] = float("nan")
+    _, held_out = train.train(states, tmp_path, Recipe("fusion", steps=20, batch=64, lr=1e-3, warmup=1))
+    assert held_out != held_out
+
+
 def test_from_the_command_to_a_search(tiny_folder, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("a red circle\na blue ring\n")
     out = tmp_path / "decoder"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion.transport import REACH, Grid, assignment, clouds, displaced, free_support, objective, read_back
+from mcts_ray.fusion.transport import REACH, Grid, assignment, beats, clouds, displaced, free_support, lowest, objective, read_back
 from mcts_ray.tree.weights import Refusal
 from tests.fusion.family import blob
 
@@ -76,12 +76,40 @@ def test_the_objective_falls_with_every_step_and_below_all_inputs_and_the_mean()
         assert trace[-1] <= 1.01 * objective(np.einsum("n,nkf->kf", W, cloud), cloud, W)
 
 
+def equal_weights(seed, n=4):
+    """Clouds of noise on a common ground, of which the fixed point from one of them is often above the mean."""
+    x0 = draw([f"case {seed} {i}" for i in range(n)], (4, 8, 8)) + draw([f"case {seed}"], (4, 8, 8))
+    return x0, clouds(tokens(x0), Grid(8, 8)), np.full(n, 1 / n)
+
+
+def test_what_is_taken_is_no_worse_than_any_input_and_than_the_mean():
+    """[11] With as many iterations as are shipped, and where the fixed point from the first cloud is worse than the mean."""
+    again = 0
+    for seed in range(8):
+        _, cloud, w = equal_weights(seed)
+        rivals = [np.einsum("n,nkf->kf", w, cloud), *cloud]
+        costs = [objective(one, cloud, w) for one in rivals]
+        first, plan = free_support(cloud, w, cloud[0])
+        again += objective(first, cloud, w) > min(costs)
+        assert beats(first, plan, rivals, cloud, w) == (objective(first, cloud, w) <= min(costs))
+        taken = lowest(cloud, w, 0)
+        found = np.einsum("n,nkf->kf", w, np.take_along_axis(cloud, taken[..., None], 1))
+        assert objective(found, cloud, w) <= min(costs) * (1 + 1e-9)
+    assert again >= 4
+
+
+def test_where_nothing_better_is_found_it_is_a_refusal(monkeypatch):
+    x0, w = siblings(), torch.tensor(W).float()
+    monkeypatch.setattr("mcts_ray.fusion.transport.beats", lambda *told: False)
+    assert displaced(tokens(x0), x0, w) is Refusal.STILL
+
+
 def test_an_assignment_is_optimal_and_nearest_points_are_found_without_a_solver(monkeypatch):
     one, two = random_clouds(2, 30)
     plan = assignment(one, two)
     cost = ot.dist(one, two)
     assert cost[np.arange(30), plan].mean() == pytest.approx(ot.emd2([], [], cost), rel=1e-9)
-    monkeypatch.setattr(ot, "emd", None)
+    monkeypatch.setattr("mcts_ray.fusion.transport.linear_sum_assignment", None)
     order = RNG.permutation(30)
     assert np.array_equal(assignment(one[order] + 1e-3, one), order)
 

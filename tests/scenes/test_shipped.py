@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.fusion.decoder import check_decoder, load
+from mcts_ray.fusion.fuser import log_snr
 from mcts_ray.reward.lrm.latents import encode
 from mcts_ray.scenes import parse, prompts, render, verify
 from mcts_ray.scenes.scorer import WEIGHTS, Scorer
@@ -70,6 +72,28 @@ def test_the_value_head_tells_right_from_wrong_in_noise(searcher):
     prediction = denoiser.denoise(states, [level] * 80, settings, head.taps)
     scores = np.array(denoiser.score(head, states, prediction, [level] * 80, settings, range(80)))
     assert np.mean(scores[:40] > scores[40:]) > 0.85
+
+
+def test_the_fusion_decoder_is_there_fits_and_is_on_the_card(searcher):
+    """And it finds most of a noisy state from its features."""
+    folder = WEIGHTS / "fusion"
+    adapter = searcher.backend.denoiser.adapter
+    tap = check_decoder(str(folder), adapter)
+    assert "**Fusion decoder**" in (WEIGHTS / "README.md").read_text()
+    denoiser, settings = searcher.backend.denoiser, [Setting("a red ring", guidance=3.0, levels=30)] * 8
+    latents = encode(adapter.pipe.vae, torch.from_numpy(render([parse("a red ring")] * 8))).detach()
+    for level in (20, 10):
+        states, _ = denoiser.levels(30).diffused(latents, [level] * 8)
+        features = denoiser.denoise(states, [level] * 8, settings, (tap,)).taps[tap]
+        _, alpha, sigma = denoiser.levels(30).rows[level]
+        found = load(str(folder)).latent(features, log_snr(alpha, sigma), (8, 8))
+        assert (found - states).square().mean() < 0.5 * states.var()
+
+
+def test_a_search_fuses_by_the_shipped_decoder(searcher):
+    config = SearchConfig(algorithm="mcts", fuse="decoder", budget=120, levels=10, seeds=8)
+    result = searcher("a red ring above a blue circle", config)
+    assert result.ledger.fusions > 0 and not result.errors and "failed" not in result.refusals
 
 
 @pytest.mark.parametrize("step_reward", ["x0", "lrm", "value"])

@@ -249,6 +249,29 @@ def test_units_of_fusion_say_how_their_noise_is_made(options, room):
     assert all("particles" not in row for row in rows.values() if row["action"] != "fuse")
 
 
+def test_a_fusion_goes_on_only_where_its_child_would_be_a_sibling():
+    """The jump of the next child may have been chosen anew since the first of an ensemble was made."""
+    search = make(400, **EVERY[-2])
+    while search._begun is None:
+        (work,) = search.ask(1)
+        if search._begun is None:
+            search.tell(outcome_of(work))
+    begun = search._begun
+    assert search._selected() is begun
+    level, k, phi = begun.kernel
+    search._begun, search._known = replace(begun, kernel=(level - 1, k + 1, phi)), None
+    assert search._selected() is not search._begun
+
+
+def test_a_refusal_is_counted_once_for_a_set_and_logged(caplog):
+    caplog.set_level("INFO")
+    search = make(200, seeds=9, fusing=Fusing("innovation"))
+    for index, work in enumerate(search.ask(9)):
+        search.tell(replace(outcome_of(work), reward=0.5))
+        assert search.refusals == ({"flat": 1} if index >= 5 else {})
+    assert [record.reason for record in caplog.records if record.message == "fusion refused"] == ["flat"]
+
+
 @pytest.mark.parametrize("options", FUSED)
 def test_no_set_is_fused_more_often_than_it_may(options):
     search = make(400, share=1.0, **options)

@@ -54,11 +54,45 @@ def test_only_siblings_of_one_kernel_that_have_come_back_are_particles():
     tree.complete(waiting, [State("w.0", 0, 6)], 0.9)
     assert fusions.consider(parent, JUMP).particles == ("a0", "a1", "a2", "a3", "a4", "w")
     assert len(fusions.consider(parent, State("", 7, 2, 0.5)).particles) == 6
-    assert fusions.consider(parent, State("", 6, 3, 0.0)) is None  # without noise they are all the same
-    finished = State("", 0, 9, 0.5)
-    for index in range(6):
-        tree.complete(tree.dispatch(parent, State(f"end {index}", 0, 9, 0.5)), [], VALUES[index])
-    assert fusions.consider(parent, finished) is None
+
+
+def test_sets_without_noise_are_a_refusal_which_is_told_once():
+    """At phi 0, and at level 0, all children of a parent are the same."""
+    for like in (State("", 6, 3, 0.0), State("", 0, 9, 0.5)):
+        tree, fusions = star(), Fusions(Fusing("innovation"))
+        parent, told = tree["s1"], []
+        for index in range(13):
+            child = tree.dispatch(parent, State(f"c{index}", like.level, like.k, like.phi))
+            tree.complete(child, [State(f"c{index}.0", 0, 6)] if like.level else [], 0.1 * index)
+            told.append(fusions.refused(parent, like))
+        assert fusions.consider(parent, like) is Refusal.NOISELESS
+        assert [index + 1 for index, one in enumerate(told) if one] == [6, 12] and told[5] is Refusal.NOISELESS
+
+
+def test_each_kernel_has_a_set_of_its_own():
+    """Fused children by one kernel do not stand against another's, and refusals are told for each."""
+    tree, fusions, other = star(), Fusions(Fusing("signed")), State("", 7, 2, 0.5)
+    parent = tree["s1"]
+    grow(tree, parent, VALUES, JUMP, "a")
+    grow(tree, parent, VALUES, other, "b")
+    offer = fusions.consider(parent, JUMP)
+    assert offer.kernel == (6, 3, 0.5)
+    child = fuse(tree, fusions, offer, JUMP)
+    assert fusions.consider(parent, JUMP) is None
+    second = fusions.consider(parent, other)
+    assert second.particles == ("b0", "b1", "b2", "b3", "b4", "b5") and second.kernel == (7, 2, 0.5)
+    fusions.take_back(child)  # which only its own set knows of
+    fuse(tree, fusions, second, other, name="g")
+    assert fusions.consider(parent, other) is None
+
+
+def test_a_refusal_by_rewards_is_told_once_for_each_size():
+    fusions, tree = Fusions(Fusing("innovation")), star([0.4] * 5)
+    told = []
+    for index in range(8):
+        grow(tree, tree.root, [0.4], name=f"t{index} ")
+        told.append(fusions.refused(tree.root, SEED))
+    assert told == [Refusal.FLAT, *[None] * 5, Refusal.FLAT, None]  # of 6 and of 12
 
 
 def test_a_larger_number_is_waited_for_unless_the_best_two_are_close():
