@@ -37,7 +37,7 @@ from mcts_ray.report.run import write_json
 from mcts_ray.search.base import Edge, Setting, Work
 from mcts_ray.search.ids import jump_id, seed_id
 
-RECIPE = Recipe("fusion", steps=3000, batch=64, lr=1e-3, ema=0.998, warmup=100)
+RECIPE = Recipe("fusion", steps=700, batch=64, lr=1e-3, ema=0.998, warmup=100)
 LEVELS, SHARD, KEPT = 30, 32, 8  # of a trajectory; trajectories in a shard; states kept of each
 HELD_OUT = 16  # one trajectory in so many is not trained on: states of one are too much alike
 Report = Callable[[Progress], None]
