@@ -110,6 +110,8 @@ def answers(url: str, starting: bool = False) -> bool:
 def _joined(address: str) -> Iterator[None]:
     """A connection to the cluster."""
     mine = cluster.join(address)
+    import ray.serve  # which sets up its logger
+
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         yield
