@@ -110,7 +110,9 @@ def answers(url: str, starting: bool = False) -> bool:
 def _joined(address: str) -> Iterator[None]:
     """A connection to the cluster."""
     mine = cluster.join(address)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    from ray import serve  # which sets up its logger
+
+    logging.getLogger(serve.__name__).setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -240,7 +240,7 @@ def test_on_a_cluster_that_is_there_it_leaves_nothing_behind(home, tiny_folder, 
     assert subprocess.run(ray, env=home, capture_output=True, timeout=120).returncode == 0
     mine = {**home, "MCTS_RAY_TOKEN": "the-token-of-this-operator"}
     code, out, err = mcts_ray(mine, "up", "--models", tiny_folder, "--gpus", 0, "--json")
-    assert code == 0 and json.loads(out)["session"] is None, err
+    assert code == 0 and json.loads(out)["session"] is None and err == "", err
     state = json.loads(out)
     with Client(state["url"], mine["MCTS_RAY_TOKEN"]) as client:  # not what is in the environment of the cluster
         assert client.models().data
