@@ -22,6 +22,7 @@ answered, which nobody can know.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
@@ -278,11 +279,11 @@ class Chaos:
             assert in_flight == out, f"{in_flight} units are in flight after {kind}, {out} by the journal"
 
     def _books(self) -> list[tuple[int, int]]:
-        """Of each search the units in flight, and those that its journal has asked for and not told: both in the manager's process, where
-        nothing happens meanwhile, and once what waits for the next outcome has been written."""
+        """Of each search the units in flight, and those that its journal has asked for and not told: both in one step of the manager's
+        event loop, so that nothing happens meanwhile, and once what waits for the next outcome has been written."""
         import ray
 
-        def books(manager: Any) -> list[tuple[int, int]]:
+        async def balance(manager: Any) -> list[tuple[int, int]]:
             from mcts_ray.executor.record import read_journal
 
             found = []
@@ -291,6 +292,9 @@ class Chaos:
                 kinds = [record["type"] for record in read_journal(job.observer.path)[1]]
                 found.append((job.search.in_flight, kinds.count("ask") - kinds.count("tell")))
             return found
+
+        def books(manager: Any) -> list[tuple[int, int]]:  # in a thread beside that of the loop
+            return asyncio.run_coroutine_threadsafe(balance(manager), manager._opening.get_loop()).result()
 
         return ray.get(self.searcher.backend._manager.__ray_call__.remote(books))
 
