@@ -154,7 +154,7 @@ def test_a_full_folder_for_temporary_files_is_no_exception_of_run(tmp_path):
     backend = RayBackend.__new__(RayBackend)
     backend.batch_size, backend._folder, backend._manager = 4, tmp_path / "gone", None
     search = BestOfN("a", Setting("a cat", levels=4), 8)
-    found, error = backend.run([Task(search, 2, 1)], Plan(BEST_OF_TEN, (search,), (4, 8, 8), "cpu", "fp32"), "jpeg")
+    found, error = backend.run([Task(search, 2, 1)], Plan(BEST_OF_TEN, (search,), (4, 8, 8), "cpu", "fp32", 4), "jpeg")
     assert isinstance(error, OSError) and "for temporary files cannot be written (No such file" in str(error)
     assert len(found) == 1 and not found[0].finished
 
