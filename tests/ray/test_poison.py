@@ -134,7 +134,7 @@ def test_what_does_not_fit_into_the_memory_alone_fails_its_unit(tiny_folder, mon
         setting = Setting("a cat", levels=4, guidance=guidance)
         walk = Work("walk", "s", setting, None, "seed", (Edge("a", 4), Edge("b", 0)))
         wrong = Work("wrong", "s", setting, None, "seed", (Edge("c", 3), Edge("d", 0)))
-        report, states, latents = worker.advance(1, pickle.dumps([Again(walk), Again(wrong)]), [], [], 0.5)
+        report, states, latents = worker.advance(1, pickle.dumps(([Again(walk), Again(wrong)], {})), [], [], 0.5)
         errors = {left.work: left.error for left in report.left}
         assert report.nfe["s"] == sum(left.cost.nfe for left in report.left) == 1 and worker.engine.idle
         assert "a seed starts at level 4, not 3" in errors["wrong"] and len(latents) == (guidance == 1)
