@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 
+import pytest
 import torch
 
 from benchmarks import emulated
@@ -74,6 +75,7 @@ class Judging(RewardWorker):
         return 0
 
 
+@pytest.mark.slow
 def test_a_unit_that_makes_its_denoiser_raise_fails_alone(cluster, monkeypatch):
     monkeypatch.setattr(emulated, "EmulatedDenoiser", Raising)
     with run_of(1) as run:
@@ -84,6 +86,7 @@ def test_a_unit_that_makes_its_denoiser_raise_fails_alone(cluster, monkeypatch):
     assert census["deaths"] == 3 and census["in_flight"] == 0
 
 
+@pytest.mark.slow
 def test_a_search_of_which_no_unit_can_be_carried_out_is_ended(cluster, monkeypatch):
     """Its units cost nothing of its budget, so that it would go on for ever."""
     monkeypatch.setattr(emulated, "EmulatedDenoiser", Raising)
@@ -95,6 +98,7 @@ def test_a_search_of_which_no_unit_can_be_carried_out_is_ended(cluster, monkeypa
     assert not good.errors and len(good.finished) == 100 and census["in_flight"] == 0
 
 
+@pytest.mark.slow
 def test_a_unit_that_makes_its_reward_actor_raise_fails_alone(cluster, monkeypatch):
     monkeypatch.setattr(emulated, "EmulatedReward", Judging)
     with run_of(1) as run:
@@ -103,6 +107,7 @@ def test_a_unit_that_makes_its_reward_actor_raise_fails_alone(cluster, monkeypat
     assert not good.errors and len(good.finished) == 10
 
 
+@pytest.mark.slow
 def test_a_denoiser_that_hangs_is_killed(cluster):
     def impatient(_):
         pool.HANGS = 1.0
