@@ -39,14 +39,14 @@ def collect(monkeypatch, tmp_path):
 def test_passes_agree_whatever_their_order(collect):
     (design, one), (_, other) = collect("x0", "value"), collect("value", "x0")
     assert one.trajectories["guide"].shape == (2, 4) and one.siblings["gold"].shape == (2, 1, 3, 2) and one.pool["gold"].shape == (1, 4)
-    for name in ("guide", "gold"):  # last digits depend on who shares a batch, and may flip a pixel
-        assert np.allclose(one.trajectories[name], other.trajectories[name], atol=0.2)
-        assert np.allclose(one.siblings[name], other.siblings[name], atol=0.2)
+    for name in ("guide", "gold"):  # trajectories share other batches where scores are taken on the way, which on some CPUs flips a pixel
+        assert np.allclose(one.trajectories[name], other.trajectories[name], atol=0.02)
+        assert np.allclose(one.siblings[name], other.siblings[name])
     for name in ("x0", "value"):
         assert one.scores[name].shape == (2, 4, 3) and one.sibling_scores[name].shape == (2, 1, 3)
-        assert np.allclose(one.scores[name], other.scores[name], atol=0.2 if name == "x0" else 1e-4)
-        assert np.allclose(one.sibling_scores[name], other.sibling_scores[name], atol=0.2 if name == "x0" else 1e-4)
-        assert np.allclose(one.paths[name]["score"], other.paths[name]["score"], atol=0.2 if name == "x0" else 1e-4)
+        assert np.allclose(one.scores[name], other.scores[name], atol=1e-4)
+        assert np.allclose(one.sibling_scores[name], other.sibling_scores[name], atol=1e-4)
+        assert np.allclose(one.paths[name]["score"], other.paths[name]["score"], atol=1e-4)
     assert not np.allclose(one.scores["x0"], one.scores["value"])
     assert len(one.log_snr) == 6 and len(one.path_log_snr) == 4
     found, calibrations = summarise(design, one)

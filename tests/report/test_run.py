@@ -113,11 +113,9 @@ def test_recorded_scores_are_those_of_all_states_on_the_way_to_an_image(tmp_path
     config = SearchConfig(algorithm=algorithm, levels=levels, budget=3 * levels, record_scores=True)
     result = searcher(PROMPT, config, out=tmp_path / "run")
     plain = searcher(PROMPT, config.model_copy(update={"record_scores": False}))
-    same, nodes = ("id", "parent", "level", "action", "visits"), (result.tree["nodes"], plain.tree["nodes"])
-    assert [[node[key] for key in same] for node in nodes[0]] == [[node[key] for key in same] for node in nodes[1]]
-    values = [[node["value"] for node in some if node["value"] is not None] for some in nodes]
-    assert values[0] == pytest.approx(values[1], abs=0.2)  # a pixel may flip, as others share the batches of the decoder
-    assert result.ledger.nfe == plain.ledger.nfe  # the search itself is the same
+    assert len(result.tree["nodes"]) == len(plain.tree["nodes"]) and result.ledger.nfe == plain.ledger.nfe  # the search itself is the same
+    for one, other in zip(result.tree["nodes"], plain.tree["nodes"], strict=True):  # images share other batches, which may flip a pixel
+        assert one == {key: pytest.approx(value, abs=0.02) if isinstance(value, float) else value for key, value in other.items()}
     assert result.ledger.decodes == result.ledger.nfe + len(result.finished)
     with np.load(tmp_path / "run" / "scores.npz") as found:
         scores, final = found["scores"], found["final"]

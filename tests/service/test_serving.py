@@ -25,8 +25,8 @@ FOUND = {
         (["ray::RewardWorker.score()"], "RewardWorker"),
         (["ray::ServeReplica:mcts-ray:front"], "ServeReplica"),
         (["ray::IDLE", ""], "IDLE"),
-        (["/opt/ray/core/src/ray/raylet/raylet", "--node_id=1"], "raylet"),
-        (["/usr/bin/python3", "-u", "/opt/ray/dashboard/agent.py", "--x=y.py"], "agent"),
+        (["ray/core/src/ray/raylet/raylet", "--node_id=1"], "raylet"),
+        (["python3", "-u", "ray/dashboard/agent.py", "--x=y.py"], "agent"),
     ],
 )
 def test_the_kind_of_a_process(command, name):
