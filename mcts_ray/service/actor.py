@@ -94,6 +94,7 @@ class JobsActor:
 
     async def close(self) -> None:
         """Stop here; what has not ended goes on in the next one."""
+        await self._jobs.close()
         if jobs := self._jobs.now():
             await jobs.close()
 
@@ -109,6 +110,8 @@ class JobsActor:
             await asyncio.to_thread(runner.start)
             await jobs.start()
         except BaseException:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(lease.release)  # whoever is next need not wait until it runs out
             await asyncio.to_thread(runner.close)  # the next attempt makes actors of its own
             raise
         return jobs

@@ -31,13 +31,18 @@ class Opening(Generic[T]):
     async def get(self, patience: float) -> T:
         """It, or Unavailable after `patience` seconds."""
         done, _ = await asyncio.wait({self._task}, timeout=max(patience, 0.0))
-        if not done:
+        if not done or self._task.cancelled():
             raise Unavailable(str(self._trouble) if isinstance(self._trouble, self._told) else "the service is starting; try again", 5)
         return self._task.result()
 
     def now(self) -> T | None:
         """It, or None if it is not there."""
-        return self._task.result() if self._task.done() else None
+        return self._task.result() if self._task.done() and not self._task.cancelled() else None
+
+    async def close(self) -> None:
+        """Try no more. What is open stays open."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     async def _until_open(self) -> T:
         pause = self._pause

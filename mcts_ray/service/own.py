@@ -6,7 +6,10 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from mcts_ray.actors import cluster
 from mcts_ray.service.home import write_secret
@@ -20,9 +23,12 @@ def start(cpus: int, dashboard: bool) -> str:
     env = {**cluster.QUIET, **SLOW, **os.environ, **token_mode()}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port", "0", "--num-cpus", str(cpus)]
     command += ["--object-store-memory", str(cluster.OBJECT_STORE), "--include-dashboard", str(dashboard).lower(), "--disable-usage-stats"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise RuntimeError(f"Ray could not be started: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
+    starter = subprocess.Popen(command, env=env, start_new_session=True, **pipes)
+    output, errors = starter.communicate()
+    if starter.returncode:
+        _end(lambda process: os.getsid(process.pid) == starter.pid)  # what it has begun before it gave up
+        raise RuntimeError(f"Ray could not be started: {(errors or output).strip().splitlines()[-1]}")
     return cluster.find("auto")
 
 
@@ -30,12 +36,16 @@ def stop(session: str | None) -> None:
     """End the processes of the cluster, known by its session folder; others on this machine live on."""
     if not session:
         return
-    import psutil
+    _end(lambda process: any(session in word for word in process.cmdline()))
 
+
+def _end(one_of_them: Callable[[psutil.Process], bool]) -> None:
+    """End processes, by SIGKILL where ten seconds are not enough for them, but not this one."""
     mine = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(session in word for word in process.info["cmdline"] or ()):
-            mine.append(process)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and one_of_them(process):
+                mine.append(process)
     for stop in ("terminate", "kill"):
         for process in mine:
             with contextlib.suppress(psutil.Error):

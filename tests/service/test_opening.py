@@ -47,3 +47,26 @@ def test_a_call_does_not_wait_longer_than_its_patience():
         assert refused.value.status == 503 and refused.value.retry_after
 
     asyncio.run(main())
+
+
+def test_one_that_is_closed_while_it_opens_lets_go_of_what_it_has():
+    let_go = []
+
+    async def open():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            let_go.append("lease")
+            raise
+
+    async def main():
+        opening = Opening(open)
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(opening.close(), 5)
+        assert let_go == ["lease"] and opening.now() is None
+        opened = Opening(failing())
+        await opened.tried()
+        await opened.close()
+        assert opened.now() == "open"
+
+    asyncio.run(main())

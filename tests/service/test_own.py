@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+
+from mcts_ray.service import own
 
 ROOT = Path(__file__).parents[2]
 SHOW = "from mcts_ray.service.own import token_mode; print(token_mode())"
@@ -46,3 +49,15 @@ def test_a_home_that_cannot_be_written_is_told(token_mode, tmp_path):
     (tmp_path / ".ray").touch()
     done = token_mode()
     assert done.returncode == 1 and f"ValueError: Ray's token cannot be written to {tmp_path}/.ray/auth_token" in done.stderr
+
+
+def test_a_start_that_fails_leaves_nothing_running(monkeypatch, tmp_path):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $! > {tmp_path}/pid\necho too slow >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(own, "token_mode", dict)
+    with pytest.raises(RuntimeError, match="Ray could not be started: too slow"):
+        own.start(1, dashboard=False)
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
