@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
+SOON = ("manager", "fusion")  # back soonest
 LEAST, MOST = 10, 1200.0  # kills of each kind that there are to be, and seconds that all may take
 NOTICE = 60.0  # seconds for a death to be seen
 
@@ -25,6 +26,13 @@ class Kill:
     back: float | None
     nfe: int
     unreported: int = 0
+
+
+def chosen(kinds: Sequence[str], kills: int, least: int) -> list[str]:
+    """The victims: `least` of each kind, and the others of those that are back soonest, or of all where none of these is asked for."""
+    first = [kind for kind in kinds for _ in range(least)][:kills]
+    rest = [kind for kind in kinds if kind in SOON] or kinds
+    return first + [rest[index % len(rest)] for index in range(kills - len(first))]
 
 
 def summary(kills: Sequence[Kill]) -> dict[str, Any]:

@@ -58,8 +58,9 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
 
         async def follow(id: str) -> None:
             statuses.append((await client.wait(id)).status)
-            if len(statuses) in (quarter, len(ids)):
-                held[len(statuses)] = await asyncio.to_thread(memory, folder)
+            ended = len(statuses)
+            if ended in (quarter, len(ids)):
+                held[ended] = await asyncio.to_thread(memory, folder)
 
         looking = asyncio.create_task(look(client, ids, looks))
         await asyncio.gather(*map(follow, ids))
