@@ -51,6 +51,9 @@ def up(
     allow_reward: Annotated[
         Optional[list[str]], typer.Option(metavar="MODULE:FUNCTION", help="A reward function that clients may name.")
     ] = None,
+    reward: Annotated[
+        Optional[str], typer.Option(help="Of searches that name none, for models without one of their own: a reward by name, or a sum.")
+    ] = None,
     max_budget: Annotated[int, typer.Option(min=1, metavar="NFE", help="Of one search.")] = 20_000,
     max_queue: Annotated[int, typer.Option(min=1, help="Searches that may wait.")] = 1000,
     max_running: Annotated[int, typer.Option(min=1, help="Searches that run at once.")] = 16,
@@ -71,7 +74,7 @@ def up(
         raise ValueError("--models names no model; try scenes")
     settings = Settings(
         models=names, device=device, dtype=dtype, workers=workers or gpus or None, store=_absolute(store), token=not no_token,
-        rewards=tuple(allow_reward or ()), max_budget=max_budget, max_queue=max_queue, max_running=max_running,
+        rewards=tuple(allow_reward or ()), reward=reward, max_budget=max_budget, max_queue=max_queue, max_running=max_running,
         max_workers=max_workers,
     )  # fmt: skip
     state = start(settings, address, host, port, dashboard)

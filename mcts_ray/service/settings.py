@@ -24,6 +24,9 @@ class Settings(BaseModel):
     store: str | None = Field(None, description="Folder or fsspec URL of the jobs; None: the folder `jobs` in MCTS_RAY_HOME.")
     token: bool = Field(True, description="Whether requests must carry the bearer token.")
     rewards: tuple[str, ...] = Field((), description="User reward functions, MODULE:FUNCTION, that clients may name; none by default.")
+    reward: str | None = Field(
+        None, description="Reward of searches that name none, for models without one of their own; None: such searches are refused."
+    )
     max_running: int = Field(16, ge=1, description="Searches that run at once; the others are queued.")
     max_queue: int = Field(1000, ge=1, description="Searches that may be queued.")
     max_budget: int = Field(20_000, ge=1, description="NFE of one search.")

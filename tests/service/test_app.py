@@ -282,7 +282,7 @@ def test_an_address_or_method_that_is_not_there(service):
 
 def test_models_and_metrics(service, held):
     assert service.http.get("/v1/models").json()["data"][0] == {
-        "id": "scenes", "object": "model", "owned_by": "mcts-ray", "height": 64, "width": 64
+        "id": "scenes", "object": "model", "owned_by": "mcts-ray", "height": 64, "width": 64, "reward": "scenes"
     }  # fmt: skip
     held.go.set()
     ended(service, submit(service, budget=60).json()["id"])
