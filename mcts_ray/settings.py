@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def make_config(values: Mapping[str, Any], source: str = "") -> SearchConfig:
     try:
         return SearchConfig(**values)
     except ValidationError as error:
-        raise ConfigError(f"{source}{_sentence(error)}") from error
+        raise ConfigError(f"{source}{first_mistake(error, SearchConfig.model_fields)}") from error
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -67,15 +67,19 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first mistake of a validation in words."""
+def first_mistake(error: ValidationError, known: Collection[str]) -> str:
+    """The first mistake of a validation in words. known: the fields that there are."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, SearchConfig.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SearchConfig.model_fields)}"
-        return f"there is no field {name!r}; {hint}"
+        return f"there is no field {name!r}; {near(name, known)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{name}: {message}, not {first['input']!r}"
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """What may have been meant by a name that there is not."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else f"known are {', '.join(known)}"

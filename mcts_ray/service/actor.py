@@ -23,7 +23,7 @@ from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.searcher import Searcher
 from mcts_ray.service.elastic import Elastic
 from mcts_ray.service.errors import ServiceError, Unavailable
-from mcts_ray.service.home import home, make_token
+from mcts_ray.service.home import given_token, home, make_token
 from mcts_ray.service.jobs import Jobs
 from mcts_ray.service.lease import InUse, Lease
 from mcts_ray.service.observe import Meter
@@ -85,8 +85,8 @@ class JobsActor:
         await self._jobs.tried()
 
     async def token(self) -> str | None:
-        """What clients must bear; None: nothing."""
-        return (os.environ.get(TOKEN) or make_token()) if self._settings.token else None
+        """What clients must bear; None: nothing. ValueError for one that is too short to protect anything."""
+        return (given_token() or make_token()) if self._settings.token else None
 
     async def call(self, method: str, *args: Any, patience: float = PATIENCE) -> Any:
         """A method of `Jobs`; Unavailable if they are not there within `patience` seconds."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import hmac
 import uuid
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from mcts_ray import __version__
 from mcts_ray.service.answers import refusal
 from mcts_ray.service.body import BodyLimit
 from mcts_ray.service.document import narrow
-from mcts_ray.service.errors import KINDS, ServiceError, Unauthorised, field, sentence
+from mcts_ray.service.errors import KINDS, ServiceError, field, sentence
 from mcts_ray.service.events import events
+from mcts_ray.service.guard import Guard
 from mcts_ray.service.images import add_images
 from mcts_ray.service.models import ID, Extension, Health, Job, JobList, ModelList, Problem, SearchRequest, Status
 from mcts_ray.service.settings import Settings
 
+HEALTH = "/healthz"
 NODE = {"type": "object", "required": ["id", "parent", "level", "visits"]}
 TREE = {"type": "object", "required": ["nodes"], "properties": {"nodes": {"type": "array", "items": NODE}}}
 _bearer = HTTPBearer(auto_error=False, description="The token that `mcts-ray up` has put into MCTS_RAY_HOME.")
@@ -35,7 +35,7 @@ Key = Annotated[
 def make_app(jobs: Any, token: str | None, settings: Settings = Settings()) -> FastAPI:
     """The application. jobs: `Jobs`, or what passes its calls on; token: what clients must bear, None: nothing."""
     app = FastAPI(title="mcts-ray", version=__version__, description="Searches for the best images a compute budget can find.")
-    guard = [Depends(_guard(token))]
+    guard = [Depends(_bearer)]  # for the document; `Guard` is before it
     _searches(app, jobs, guard)
     _parts(app, jobs, guard)
     add_images(app, jobs, guard)
@@ -45,6 +45,8 @@ def make_app(jobs: Any, token: str | None, settings: Settings = Settings()) -> F
     app.add_exception_handler(HTTPException, _spoken)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(BodyLimit, limit=settings.max_body)
+    if token:
+        app.add_middleware(Guard, token=token, open_to_all={HEALTH, app.openapi_url, app.docs_url, app.redoc_url})
     narrow(app, settings)
     return app
 
@@ -136,7 +138,7 @@ def _about(app: FastAPI, jobs: Any, guard: list) -> None:
         """The models that are served."""
         return await jobs.served()
 
-    @app.get("/healthz", responses={503: {"model": Problem, "description": KINDS[503].__doc__}})
+    @app.get(HEALTH, responses={503: {"model": Problem, "description": KINDS[503].__doc__}})
     async def health() -> Health:
         """Whether the service is up; needs no token."""
         return await jobs.health()
@@ -145,14 +147,6 @@ def _about(app: FastAPI, jobs: Any, guard: list) -> None:
     async def metrics() -> PlainTextResponse:
         """For Prometheus."""
         return PlainTextResponse(await jobs.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _guard(token: str | None) -> Callable:
-    async def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-        if token and not (given and hmac.compare_digest(given.credentials.encode(), token.encode())):
-            raise Unauthorised("this service wants its token as `Authorization: Bearer TOKEN`; `mcts-ray up` has put it into MCTS_RAY_HOME")
-
-    return guard
 
 
 async def _refused(request: Request, error: ServiceError) -> Response:

@@ -34,7 +34,7 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
     check_reward_allowed(request.reward, settings)
     check_places(request)
     check_algorithm(request.algorithm)
-    reward = default_reward(model, request.reward)
+    reward = default_reward(model, reward_of(model, settings) if request.reward is None else request.reward)
     check_prompts([request.prompt], needs_scenes(model, reward))
     for check in (check_step_model, check_ige, fusion_decoder):
         check(model, request.config())
@@ -42,6 +42,11 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
     budget = budget_of(request)
     seconds = request.max_seconds or settings.max_seconds  # one that names none has the operator's
     return request.model_copy(update={"model": model, "reward": reward, "budget": budget, "max_seconds": seconds})
+
+
+def reward_of(model: str, settings: Settings) -> str | None:
+    """The reward of a search that names none: the model's own, else the operator's; None: it must name one."""
+    return "scenes" if model == "scenes" else settings.reward
 
 
 def budget_of(request: SearchRequest) -> int:
@@ -88,7 +93,10 @@ def check_budget(budget: int, settings: Settings) -> None:
 
 
 def check_reward_allowed(reward: str | None, settings: Settings) -> None:
-    """Only rewards by name, without a source, and functions that the operator has listed: nothing else is ever imported or opened."""
+    """Only rewards by name, without a source, functions that the operator has listed, and the operator's own default: nothing else is
+    ever imported or opened."""
+    if reward is not None and reward == settings.reward:
+        return
     parts = (reward or "").split(",")
     if len(parts) > MAX_TERMS:
         raise ValueError(f"reward is a sum of {len(parts)} terms; this service allows {MAX_TERMS}")

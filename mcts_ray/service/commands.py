@@ -51,14 +51,20 @@ def up(
     allow_reward: Annotated[
         Optional[list[str]], typer.Option(metavar="MODULE:FUNCTION", help="A reward function that clients may name.")
     ] = None,
+    reward: Annotated[
+        Optional[str], typer.Option(help="Of searches that name none, for models without one of their own: a reward by name, or a sum.")
+    ] = None,
     max_budget: Annotated[int, typer.Option(min=1, metavar="NFE", help="Of one search.")] = 20_000,
     max_queue: Annotated[int, typer.Option(min=1, help="Searches that may wait.")] = 1000,
     max_running: Annotated[int, typer.Option(min=1, help="Searches that run at once.")] = 16,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any limit: max_prompt, max_body, max_seconds, …")
+    ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard, on a new cluster.")] = False,
     as_json: Json = False,
 ) -> int:
     """Start the service, and return when it is ready; it goes on running."""
-    from mcts_ray.service.settings import Settings
+    from mcts_ray.service.settings import make_settings
     from mcts_ray.service.up import up as start
 
     if gpus and workers not in (None, gpus):
@@ -69,11 +75,12 @@ def up(
     names = tuple(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not names:
         raise ValueError("--models names no model; try scenes")
-    settings = Settings(
+    given = dict(
         models=names, device=device, dtype=dtype, workers=workers or gpus or None, store=_absolute(store), token=not no_token,
-        rewards=tuple(allow_reward or ()), max_budget=max_budget, max_queue=max_queue, max_running=max_running,
+        rewards=tuple(allow_reward or ()), reward=reward, max_budget=max_budget, max_queue=max_queue, max_running=max_running,
         max_workers=max_workers,
     )  # fmt: skip
+    settings = make_settings(given, set_ or ())
     state = start(settings, address, host, port, dashboard)
     _print(state, as_json, f"the service is ready at {state['url']} on the Ray cluster at {state['address']}")
     return 0

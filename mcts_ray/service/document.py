@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from mcts_ray.auto import AUTO
+from mcts_ray.hub import is_hub_id
 from mcts_ray.search import ALGORITHMS
 from mcts_ray.service.checks import LISTS, MAX_LEVELS, NOT_EMPTY, ONE_LINE, PLACES, most
 from mcts_ray.service.settings import Settings
@@ -51,8 +52,14 @@ def _images(fields: dict[str, Any], settings: Settings) -> None:
 def _words(fields: dict[str, Any], settings: Settings) -> None:
     """What both ways to ask for a search have."""
     _bound(fields["prompt"], "string", maxLength=settings.max_prompt, pattern=NOT_EMPTY)
-    _bound(fields["model"], "string", enum=list(settings.models))
+    if _may_be_known(settings):
+        _bound(fields["model"], "string", enum=list(settings.models))
     _bound(fields["algorithm"], "string", enum=[*ALGORITHMS, AUTO])
+
+
+def _may_be_known(settings: Settings) -> bool:
+    """Whether everybody may read what models are called: the document needs no token, and the path of a folder tells of the machine."""
+    return not settings.token or all(model == "scenes" or is_hub_id(model) for model in settings.models)
 
 
 def _most(schema: dict[str, Any], limit: float) -> None:

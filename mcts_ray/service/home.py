@@ -78,7 +78,7 @@ def find_service() -> tuple[str, str | None]:
     if not url:
         raise ValueError("no service is known here; start one with `mcts-ray up`, or set MCTS_RAY_URL")
     file = home() / "token"
-    token = os.environ.get(TOKEN) or (_read_token(file) if file.is_file() else None)
+    token = os.environ.get(TOKEN, "").strip() or (_read_token(file) if file.is_file() else None)
     return url.rstrip("/"), token
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mcts_ray import __version__
 from mcts_ray.diffusion.resolve import image_size
-from mcts_ray.service.checks import check_budget, checked
+from mcts_ray.service.checks import check_budget, checked, reward_of
 from mcts_ray.service.entry import Entry
 from mcts_ray.service.errors import Busy, Conflict, Invalid, NotFound, Unavailable
 from mcts_ray.service.lease import InUse
@@ -155,8 +155,8 @@ class Jobs(LifeCycle):
 
     async def served(self) -> ModelList:
         """The models."""
-        sizes = {name: image_size(model) for name, model in self.models.items()}
-        return ModelList(data=[ModelInfo(id=name, height=height, width=width) for name, (height, width) in sizes.items()])
+        found = {name: (*image_size(model), reward_of(name, self.settings)) for name, model in self.models.items()}
+        return ModelList(data=[ModelInfo(id=name, height=h, width=w, reward=reward) for name, (h, w, reward) in found.items()])
 
     @_answer
     async def health(self) -> Health:

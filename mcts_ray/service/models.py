@@ -119,13 +119,14 @@ class Change(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model of the service: its name, and the size of its images unless another one is asked for."""
+    """A model of the service: its name, and the size of its images and the reward unless others are asked for."""
 
     id: str
     object: Literal["model"] = "model"
     owned_by: str = "mcts-ray"
     height: int
     width: int
+    reward: str | None = Field(None, description="None: a search must name one.")
 
 
 class ModelList(BaseModel):
@@ -166,9 +167,10 @@ class ImageProblem(BaseModel):
 
 
 class ImageRequest(Body):
-    """The body of OpenAI's POST /v1/images/generations, as far as it means something here; `budget`, `algorithm` and `seed` are ours.
+    """The body of OpenAI's POST /v1/images/generations, as far as it means something here.
 
-    Other fields of that form (user, quality, style, background, ...) are passed over; null is as good as leaving a field out.
+    `budget`, `algorithm`, `reward` and `seed` are ours. Other fields of that form (user, quality, style, background, ...) are passed
+    over; null is as good as leaving a field out.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -180,6 +182,7 @@ class ImageRequest(Body):
     response_format: Literal["b64_json", "url"] | None = Field("b64_json", description="The images themselves, or where they are.")
     budget: int | None = Field(None, ge=1, description="NFE; None: as for searches.")
     algorithm: str | None = Field(None, description="Search algorithm; None: as for searches.")
+    reward: str | None = Field(None, description="A reward by name, or a sum; None: that of the model, see /v1/models.")
     seed: int | None = Field(0, ge=0, description="Seed of all noise.")
 
     @field_validator("size")
@@ -194,7 +197,7 @@ class ImageRequest(Body):
         size = {}
         if self.size not in (None, "auto"):
             size = dict(zip(("width", "height"), map(int, self.size.split("x"))))
-        given = {name: value for name in ("budget", "algorithm") if (value := getattr(self, name)) is not None}
+        given = {name: value for name in ("budget", "algorithm", "reward") if (value := getattr(self, name)) is not None}
         return SearchRequest(prompt=self.prompt, model=self.model, images=self.n or 1, seed=self.seed or 0, **size, **given)
 
 

@@ -13,6 +13,7 @@ import ray
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
+from mcts_ray import logs
 from mcts_ray.service import actor
 from mcts_ray.service.app import make_app
 from mcts_ray.service.settings import Settings
@@ -30,6 +31,7 @@ class Front:
     """The HTTP edge."""
 
     async def __init__(self, args: dict[str, Any], folder: str | None = None, cwd: str | None = None) -> None:
+        logs.set_up()  # here, since nothing else runs in its process
         self.settings = Settings(**args)
         jobs = await actor.start_with(self.settings, folder, cwd)
         self.token = await jobs.token.remote()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcts_ray.settings import ConfigError, first_mistake, near, parse_setting
 
 TOKEN = "MCTS_RAY_TOKEN"  # the environment variable in which a pod is given its token
+LIMITS = (
+    "max_running", "max_queue", "max_budget", "max_seconds", "max_prompt", "max_body", "max_images", "max_side", "attempts", "retry_after",
+)  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -24,6 +30,9 @@ class Settings(BaseModel):
     store: str | None = Field(None, description="Folder or fsspec URL of the jobs; None: the folder `jobs` in MCTS_RAY_HOME.")
     token: bool = Field(True, description="Whether requests must carry the bearer token.")
     rewards: tuple[str, ...] = Field((), description="User reward functions, MODULE:FUNCTION, that clients may name; none by default.")
+    reward: str | None = Field(
+        None, description="Reward of searches that name none, for models without one of their own; None: such searches are refused."
+    )
     max_running: int = Field(16, ge=1, description="Searches that run at once; the others are queued.")
     max_queue: int = Field(1000, ge=1, description="Searches that may be queued.")
     max_budget: int = Field(20_000, ge=1, description="NFE of one search.")
@@ -34,3 +43,16 @@ class Settings(BaseModel):
     max_side: int = Field(2048, ge=8, description="Pixels of the longer side of an image.")
     attempts: int = Field(3, ge=1, description="How often in a row a search may be lost with its actors and get nowhere; then it fails.")
     retry_after: Annotated[int, Field(ge=1)] = Field(10, description="Seconds that a client is told to wait where the queue is full.")
+
+
+def make_settings(values: Mapping[str, Any], limits: Sequence[str] = ()) -> Settings:
+    """Validate; `limits` are NAME=VALUE and go before `values`. ConfigError with one sentence for the first mistake."""
+    given = dict(parse_setting(text) for text in limits)
+    for name in given:
+        if name not in LIMITS:
+            raise ConfigError(f"there is no limit {name!r}; {near(name, LIMITS)}")
+    as_text = {name: None if value is None else str(value) for name, value in given.items()}  # true is no number
+    try:
+        return Settings(**{**values, **as_text})
+    except ValidationError as error:
+        raise ConfigError(first_mistake(error, Settings.model_fields)) from error

@@ -15,7 +15,7 @@ from typing import Any
 from mcts_ray.actors import cluster
 from mcts_ray.diffusion.device import DEVICES, DTYPES, check_precision
 from mcts_ray.diffusion.resolve import resolve_model
-from mcts_ray.reward import parse_reward
+from mcts_ray.reward import find_weights, parse_reward, with_absolute_folders
 from mcts_ray.service import own as own_cluster
 from mcts_ray.service.home import given_token, home, keep_token, make_token, read_state, write_state
 from mcts_ray.service.settings import Settings
@@ -39,6 +39,8 @@ def check(settings: Settings, host: str, port: int | None) -> None:
         resolve_model(model)
     for reward in settings.rewards:
         parse_reward(reward)
+    if settings.reward is not None:
+        find_weights(settings.reward)
     if settings.store:
         JobStore(settings.store)
     if port is not None and not _free(host, port):
@@ -51,7 +53,8 @@ def check(settings: Settings, host: str, port: int | None) -> None:
 def up(settings: Settings, address: str | None, host: str, port: int | None, dashboard: bool = False) -> dict[str, Any]:
     """Start the service and wait until it answers; returns what is written into MCTS_RAY_HOME. ValueError for the user's mistakes."""
     check(settings, host, port)
-    settings = settings.model_copy(update={"store": settings.store or str(home() / "jobs")})
+    reward = settings.reward and with_absolute_folders(settings.reward)
+    settings = settings.model_copy(update={"store": settings.store or str(home() / "jobs"), "reward": reward})
     known, address = read_state(), cluster.find(address)
     session = known.get("session") if address and address == known.get("address") else None  # ours, though its service has gone
     own = address is None

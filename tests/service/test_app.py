@@ -33,7 +33,26 @@ def test_every_route_but_health_wants_the_token(service):
             answer = service.http.request(method, path.format(id="abc", n=1), headers=headers, json={"prompt": PROMPT, "nfe": 1})
             assert answer.status_code == 401 and "Bearer TOKEN" in answer.text, (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
-    assert service.http.get("/healthz", headers={"Authorization": ""}).json()["status"] == "ok"
+    for path in ("/healthz", "/openapi.json", "/docs"):
+        assert service.http.get(path, headers={"Authorization": ""}).status_code == 200
+
+
+def test_without_the_token_nothing_is_said_of_a_request(make):
+    """Neither of its body, which is not read, nor of its address and method."""
+    service = make(max_body=2048)
+    headers = {"Authorization": "", "Content-Type": "application/json"}
+    for path in ("/v1/searches", "/v1/images/generations", "/v1/searches/abc/budget"):
+        for content in (b"{", b"\xff", b"[]", b"", b" " * 4096):
+            assert service.http.post(path, content=content, headers=headers).status_code == 401, (path, content)
+    for method, path in (("GET", "/v2"), ("PUT", "/v1/searches"), ("POST", "/healthz/"), ("GET", "/v1/searches?limit=0")):
+        assert service.http.request(method, path, headers=headers).status_code == 401, path
+
+
+def test_the_token_is_taken_as_http_has_it(service):
+    token = service.http.headers["Authorization"].removeprefix("Bearer ")
+    for given, status in ((f"bearer {token}", 200), (f"Bearer  {token} ", 200), (token, 401), ("Bearer", 401), (f"Bearer {token}x", 401)):
+        assert service.http.get("/v1/models", headers={"Authorization": given}).status_code == status, given
+    assert service.http.get("/v1/models", headers={"Authorization": b"Bearer \xff"}).status_code == 401
 
 
 def test_a_search_from_submission_to_its_files(service, held):
@@ -282,7 +301,7 @@ def test_an_address_or_method_that_is_not_there(service):
 
 def test_models_and_metrics(service, held):
     assert service.http.get("/v1/models").json()["data"][0] == {
-        "id": "scenes", "object": "model", "owned_by": "mcts-ray", "height": 64, "width": 64
+        "id": "scenes", "object": "model", "owned_by": "mcts-ray", "height": 64, "width": 64, "reward": "scenes"
     }  # fmt: skip
     held.go.set()
     ended(service, submit(service, budget=60).json()["id"])

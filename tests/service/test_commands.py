@@ -10,6 +10,7 @@ import pytest
 from mcts_ray import cli
 from mcts_ray.service.home import read_state, write_state
 from mcts_ray.service.runner import Lost
+from mcts_ray.service.settings import LIMITS, Settings
 
 PROMPT = "a red circle left of a blue square"
 NAMES = ("up", "down", "status", "submit", "jobs", "watch", "result", "cancel", "resume")
@@ -119,6 +120,16 @@ def test_a_mistake_is_exit_code_2_and_one_sentence(live, mcts_ray, arguments, wo
         (("--models", "unknown"), "unknown model 'unknown'"),
         (("--store", "nothing://x"), "the store nothing://x cannot be used"),
         (("--allow-reward", "os:nothing"), "module 'os' has no function 'nothing'"),
+        (("--reward", "os:nothing"), "module 'os' has no function 'nothing'"),
+        (("--reward", "pickscore@nowhere"), "nowhere"),
+        (("--reward", ""), "unknown reward ''"),
+        (("--set", "max_promt=100"), "there is no limit 'max_promt'; did you mean 'max_prompt'?"),
+        (("--set", "models=scenes"), "there is no limit 'models'; known are max_running,"),
+        (("--set", "max_body"), "must have the form name=value"),
+        (("--set", "max_body=10"), "max_body: input should be greater than or equal to 1024, not '10'"),
+        (("--set", "max_side=true"), "max_side: input should be a valid integer"),
+        (("--set", "attempts=null"), "attempts: input should be a valid integer, not None"),
+        (("--set", "max_seconds=inf"), "max_seconds: input should be a finite number"),
         (("--address", "127.0.0.1:1"), "no Ray cluster answers at 127.0.0.1:1"),
         (("--gpus", "0", "--dtype", "fp16"), "fp16"),
     ],
@@ -127,6 +138,17 @@ def test_what_is_wrong_with_up_is_said_before_ray_is_started(mcts_ray, monkeypat
     monkeypatch.setenv("MCTS_RAY_HOME", str(tmp_path / "home"))
     code, out, err = mcts_ray("up", *arguments)
     assert code == 2 and out == "" and err.count("\n") == 1 and words in err
+
+
+def test_every_limit_of_the_service_can_be_set(mcts_ray, monkeypatch):
+    started = []
+    monkeypatch.setattr("mcts_ray.service.up.up", lambda settings, *_: started.append(settings) or {"url": "there", "address": "here"})
+    assert {name for name, field in Settings.model_fields.items() if field.annotation in (int, float | None)} == set(LIMITS)
+    values = {name: 2000 + number for number, name in enumerate(LIMITS)}
+    code, _, err = mcts_ray("up", "--max-budget", 7, *(word for name in LIMITS for word in ("--set", f"{name}={values[name]}")))
+    assert (code, err) == (0, "") and started.pop() == Settings(**values)
+    assert mcts_ray("up", "--max-budget", 7, "--reward", "jpeg", "--set", "max-seconds=null")[0] == 0
+    assert started == [Settings(max_budget=7, reward="jpeg")]
 
 
 def test_without_a_service(mcts_ray, monkeypatch, tmp_path):

@@ -75,6 +75,15 @@ def test_limits_of_the_operator_are_in_the_document(make):
         assert limit(field["model"], "enum") == ["scenes"] and "mcts" in limit(field["algorithm"], "enum")
 
 
+@pytest.mark.parametrize(("token", "known"), [(True, False), (False, True)])
+def test_the_document_which_needs_no_token_names_no_folder(make, tiny_folder, token, known):
+    service = make(models=("scenes", str(tiny_folder)), token=token)
+    answer = service.http.get("/openapi.json", headers={"Authorization": ""})
+    assert answer.status_code == 200 and (str(tiny_folder) in answer.text) is known
+    for name in ("SearchRequest", "ImageRequest"):
+        assert limit(fields(service, name)["model"], "enum") == (["scenes", str(tiny_folder)] if known else None)
+
+
 @pytest.mark.parametrize("name", ["images", "height", "max_seconds", "offspring", "rounds", "levels", "seed", "k"])
 def test_the_service_keeps_the_limits_that_it_documents(service, name):
     most = limit(fields(service, "SearchRequest")[name], "maximum")

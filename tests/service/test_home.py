@@ -47,8 +47,11 @@ def test_the_environment_goes_before_the_files(monkeypatch):
     write_state({"url": "http://127.0.0.1:8000", "address": "127.0.0.1:1", "session": None})
     assert find_service() == ("http://127.0.0.1:8000", token) and (home() / "url").read_text() == "http://127.0.0.1:8000\n"
     monkeypatch.setenv("MCTS_RAY_URL", "https://searches/")
-    monkeypatch.setenv("MCTS_RAY_TOKEN", "other")
-    assert find_service() == ("https://searches", "other")
+    for text in ("other", "other\n"):  # as a file that is read into the environment ends
+        monkeypatch.setenv("MCTS_RAY_TOKEN", text)
+        assert find_service() == ("https://searches", "other")
+    monkeypatch.setenv("MCTS_RAY_TOKEN", " ")
+    assert find_service() == ("https://searches", token)
     write_state(None)
     assert read_state() == {} and not (home() / "url").exists()
 
