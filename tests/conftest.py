@@ -1,3 +1,4 @@
+import logging
 import os
 
 import pytest
@@ -10,6 +11,16 @@ def pytest_collection_modifyitems(items):
     """With `-n`: a file stays in one process, and all that need the session's Ray cluster in the same one."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if "ray" in item.path.parts else str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def _own_logger():
+    """What an actor that was made in this process has set up goes with the test."""
+    logger = logging.getLogger("mcts_ray")
+    kept = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = kept[:2]
+    logger.setLevel(kept[2])
 
 
 @pytest.fixture(scope="session")

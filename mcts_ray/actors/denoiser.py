@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
+from mcts_ray import logs
 from mcts_ray.actors.spec import Gone, ends_unless, fetched, look_in, users_modules
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model
@@ -69,6 +70,7 @@ class DenoiserWorker:
     """
 
     def __init__(self, model: Model, device: str, dtype: str, threads: int | None = None, paths: Sequence[str] = ()) -> None:
+        logs.set_up()
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
         look_in(paths)
         self.generation: int | None = None

@@ -116,15 +116,16 @@ class Entering(Resizing):
         running = _running(order, Job(task.search, task.in_flight, task.images, Unread(trouble or "")), forwards)
         self.running[id] = running
         if trouble:
-            log.warning("paused: %s", trouble)
+            log.warning("paused: %s", trouble, extra={"search": id})
             self._unread[id] = order
         else:
             self._give_up(running, error)
 
     def _give_up(self, running: Running, error: Exception) -> None:
         """Its journal cannot be gone on with."""
-        log.error("search %s cannot go on (%s)", running.job.search.id, error)
-        running.job.search.errors.append(str(error))
+        search = running.job.search
+        log.error("search %s cannot go on (%s)", search.id, error, extra={"search": search.id})
+        search.errors.append(str(error))
         self._end_unread(running)
 
     def _end_unread(self, running: Running) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mcts_ray import logs
 from mcts_ray.actors.denoiser import unpacked
 from mcts_ray.actors.spec import fetched
 from mcts_ray.search.base import Work
@@ -17,6 +18,9 @@ Starts = dict[str, tuple[np.ndarray, bool]]  # by unit: (C, H, W) fp32, and whet
 
 class FusionWorker:
     """Fuses what units start from; stateless, since noise is drawn again from ids and states come with the call."""
+
+    def __init__(self) -> None:
+        logs.set_up()
 
     def __repr__(self) -> str:
         return "Fusion"

@@ -93,7 +93,7 @@ class Recovery:
         try:
             small, images = await self._emptiest().show(latents, len(nodes))
         except DEATHS as error:  # they are left out, or asked for once more at the end
-            log.warning("images could not be made again (%s)", error)
+            log.warning("images could not be made again (%s)", error, extra={"search": running.job.search.id})
             return
         running.job.gallery |= dict(zip(nodes, images))
         running.job.thumbnails |= dict(zip(nodes, small))

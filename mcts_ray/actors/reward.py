@@ -12,6 +12,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mcts_ray import logs
 from mcts_ray.actors.spec import Actor, Gone, ends_unless, fetched, look_in, users_modules
 from mcts_ray.diffusion.resolve import Model
 
@@ -32,6 +33,7 @@ class RewardWorker:
     def __init__(
         self, model: Model, device: str, dtype: str, threads: int | None = None, gpus: Sequence[str] = (), paths: Sequence[str] = ()
     ) -> None:
+        logs.set_up()
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

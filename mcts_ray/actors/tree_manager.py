@@ -41,7 +41,7 @@ class TreeManager(Entering):
     """
 
     def __init__(self, pickled: bytes, folder: str | None = None, cache: int | None = None) -> None:
-        logs.set_up()  # here, since nothing else runs in its process
+        logs.set_up()  # here and in the workers, since nothing else runs in their processes
         pool, fusion, paths = pickle.loads(pickled)
         look_in(paths)
         self.archive = Archive(folder)

@@ -14,11 +14,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -64,17 +68,27 @@ class Record(BaseModel):
         return Job(prompt=asked.prompt, model=asked.model, algorithm=asked.algorithm, budget=asked.budget, **own, **more)
 
 
+class Files:
+    """A file system whose every trouble is an OSError, which those that botocore, google.auth and gcsfs raise are not."""
+
+    def __init__(self, fs: AbstractFileSystem) -> None:
+        self._fs = fs
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(_as_os_error, getattr(self._fs, name))
+
+
 class JobStore:
-    """The jobs under `url`. ValueError if nothing can be written there."""
+    """The jobs under `url`. ValueError if nothing can be written there; OSError wherever the store cannot be read or written."""
 
     def __init__(self, url: str | Path, spool: Path | None = None) -> None:
         self.url = str(url)
         try:
-            self.fs, self.root = fsspec.url_to_fs(self.url)
-            self.local = isinstance(self.fs, LocalFileSystem)
+            fs, self.root = _as_os_error(fsspec.url_to_fs, self.url)
+            self.fs, self.local = Files(fs), isinstance(fs, LocalFileSystem)
             self.fs.makedirs(f"{self.root}/jobs", exist_ok=True)
             self.put("jobs/.writable", b"")
-        except (OSError, ValueError, ImportError) as error:
+        except OSError as error:
             raise ValueError(f"the store {self.url} cannot be used ({error})") from error
         self.spool = Path(self.root, "runs") if self.local else spool or Path(tempfile.mkdtemp(prefix="mcts-ray-spool-"))
         self._kept: dict[Path, tuple[int, int]] = {}  # time and size of the files that `keep` has put into the store
@@ -186,6 +200,16 @@ class JobStore:
             return Record.model_validate_json(data)
         except ValidationError as error:
             raise ValueError(f"the record {path} of the job index cannot be read ({error.errors()[0]['msg']})") from error
+
+
+def _as_os_error(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What a call gives; whatever it raises as an OSError in one line."""
+    try:
+        return call(*args, **named)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _make(run_dir: Path, files: dict[str, bytes | None]) -> None:

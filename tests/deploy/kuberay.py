@@ -5,7 +5,7 @@ Names and types are those of KubeRay's Go types, `ray-operator/apis/ray/v1/*_typ
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -13,8 +13,14 @@ class Strict(BaseModel):
 
 
 class Metadata(Strict):
-    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?$")  # KubeRay appends to it
+    name: str | None = Field(None, pattern=r"^[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?$")  # KubeRay appends to it
+    generateName: str | None = Field(None, pattern=r"^[a-z0-9][-a-z0-9]{0,36}$")  # Kubernetes appends five characters
     labels: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one(self):
+        assert (self.name is None) != (self.generateName is None), "one of name and generateName"
+        return self
 
 
 class SecretKey(Strict):

@@ -20,13 +20,15 @@ import pytest
 import ray.autoscaler
 import typer.main
 import yaml
+from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceUsage
+from ray.autoscaler.v2.utils import ClusterStatusFormatter
 from ray.scripts.scripts import cli as ray_cli
 from ray.serve.schema import ServeDeploySchema
 from ray.serve.scripts import cli as serve_cli
 
 from mcts_ray import cli
 from mcts_ray.service.observe import METRICS
-from tests.deploy.kuberay import KINDS, cluster_of
+from tests.deploy.kuberay import KINDS, Metadata, cluster_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -58,6 +60,19 @@ def commands():
         text = path.read_text().replace("\\\n", " ")
         for found in re.finditer(r"(?<![\w/:])mcts-ray ((?:up|down|search|submit|status)\b[^\n`']*)", text):
             yield path.name, shlex.split(found[1])
+
+
+def header(path):
+    """The commands that a file begins with, as its comments give them."""
+    lines = path.read_text().splitlines()
+    comments = lines[: next(at for at, line in enumerate(lines) if not line.startswith("#"))]
+    return [line[1:].strip() for line in comments if line.startswith("#   ")]
+
+
+def place(lines, pattern):
+    """Which of the lines holds this."""
+    (found,) = [at for at, line in enumerate(lines) if re.search(pattern, line)]
+    return found
 
 
 def code(path):
@@ -113,6 +128,93 @@ def test_manifests_meet_a_strict_model(path):
         assert all((DEPLOY / "docker" / f"Dockerfile.{c.image.removeprefix('mcts-ray:')}").is_file() for c in pod.containers)
     for workers in cluster.workerGroupSpecs:
         assert 1 <= workers.minReplicas <= workers.replicas <= workers.maxReplicas
+    verb = "create" if resource.metadata.generateName else "apply"  # `apply` wants a name
+    assert f"kubectl {verb} -f deploy/kuberay/{path.name}" in header(path)
+
+
+@pytest.mark.parametrize("names", [{}, {"name": "a", "generateName": "a-"}], ids=["none", "both"])
+def test_a_manifest_has_one_name(names):
+    with pytest.raises(ValueError, match="one of name and generateName"):
+        Metadata.model_validate(names)
+
+
+def test_the_volume_claim_can_be_made_alone():
+    for path in (DEPLOY / "kuberay" / name for name in ("rayjob.yaml", "rayservice.yaml")):
+        lines = header(path)
+        at = place(lines, r"\| kubectl apply -f -$")
+        made = subprocess.run(["bash", "-c", lines[at].partition(" | ")[0]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        (claim,) = yaml.safe_load_all(made)
+        assert (claim["kind"], claim["metadata"]["name"]) == ("PersistentVolumeClaim", "mcts-ray-data")
+        assert at < place(lines, rf"kubectl (apply|create) -f deploy/kuberay/{path.name}")
+
+
+def test_each_job_has_a_run_directory_of_its_own_on_the_volume():
+    (job,) = resources(DEPLOY / "kuberay" / "rayjob.yaml")
+    (mount,) = job.spec.rayClusterSpec.headGroupSpec.template.spec.containers[0].volumeMounts
+
+    def out(id):
+        """As KubeRay has it submitted: the entrypoint goes into a shell that knows the id."""
+        env = {**os.environ, "RAY_JOB_SUBMISSION_ID": id}
+        said = subprocess.run(["bash", "-c", f"printf '%s\\n' {job.spec.entrypoint}"], env=env, capture_output=True, text=True, check=True)
+        program, *words = said.stdout.splitlines()
+        assert program == "mcts-ray"
+        with typer.main.get_command(cli.app).commands[words[0]].make_context(words[0], words[1:]) as context:
+            return context.params["out"]
+
+    one, other = out("a-1"), out("b-2")
+    assert one != other and all(Path(mount.mountPath) in Path(path).parents for path in (one, other))
+
+
+def ups():
+    """The options of `mcts-ray up` in each file, by its name."""
+    command = typer.main.get_command(cli.app).commands["up"]
+    for name, (verb, *words) in commands():
+        if verb == "up":
+            with command.make_context("up", words) as context:
+                yield name, context.params
+
+
+def test_a_service_may_grow_as_far_as_its_cluster():
+    asked = {name: params["max_workers"] for name, params in ups() if name.endswith("yaml") and params["max_workers"]}
+    launcher = yaml.safe_load((DEPLOY / "ray" / "aws-gpu.yaml").read_text())
+    groups = {path.name: cluster_of(resource).workerGroupSpecs for path in MANIFESTS for resource in resources(path)}
+    assert asked == {"raycluster.yaml": groups["raycluster.yaml"][0].maxReplicas, "aws-gpu.yaml": launcher["max_workers"]}
+    assert launcher["available_node_types"]["gpu"]["max_workers"] == launcher["max_workers"]
+    (service,) = resources(DEPLOY / "kuberay" / "rayservice.yaml")
+    (application,) = yaml.safe_load(service.spec.serveConfigV2)["applications"]
+    assert application["args"]["max_workers"] == groups["rayservice.yaml"][0].maxReplicas
+
+
+def test_on_kubernetes_up_waits_for_the_pods():
+    """By a condition that KubeRay sets once all pods are ready; a wait for pods would fail where there are none yet."""
+    path = DEPLOY / "kuberay" / "raycluster.yaml"
+    (resource,) = resources(path)
+    lines = header(path)
+    made, up = place(lines, "kubectl apply"), place(lines, "mcts-ray up")
+    wait = place(lines, rf"kubectl wait --for=condition=RayClusterProvisioned --timeout=\d+m raycluster/{resource.metadata.name}$")
+    assert made < wait < up and resource.spec.workerGroupSpecs[0].minReplicas >= 1
+
+
+def status_of(*resources):
+    """What `ray status` prints for a cluster with a pending node and, by Ray's own formatter, these totals."""
+    node = NodeInfo(instance_type_name="g6.2xlarge", ray_node_type_name="gpu", instance_id="i-1", ip_address="", details="setting-up")
+    usage = [ResourceUsage(resource_name=name, total=total, used=0.0) for name, total in resources]
+    return ClusterStatusFormatter.format(ClusterStatus(pending_nodes=[node], cluster_resource_usage=usage))
+
+
+def test_on_aws_up_waits_for_a_gpu(tmp_path):
+    path = DEPLOY / "ray" / "aws-gpu.yaml"
+    lines = header(path)
+    wait = place(lines, "ray status")
+    assert place(lines, "^ray up ") < wait < place(lines, "mcts-ray up")
+    assert yaml.safe_load(path.read_text())["available_node_types"]["gpu"]["min_workers"] >= 1
+    *_, loop = shlex.split(lines[wait])
+    (tmp_path / "1").write_text(status_of(("CPU", 4.0), ("memory", 2.0**33)))
+    (tmp_path / "2").write_text(status_of(("CPU", 12.0), ("GPU", 1.0)))
+    fakes = "ray() { echo $* >> asked; cat $(wc -l < asked); }; sleep() { :; }; "
+    done = subprocess.run(["bash", "-c", fakes + loop], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["0.0/1.0", "GPU"])
+    assert (tmp_path / "asked").read_text().splitlines() == ["status"] * 2
 
 
 def test_serve_configs_name_an_application_that_can_be_built():

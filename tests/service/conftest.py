@@ -4,8 +4,12 @@ tiny, or made up and under the control of the test."""
 import asyncio
 import threading
 import time
+import uuid
+from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
+import fsspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -18,6 +22,7 @@ from mcts_ray.service.jobs import Jobs
 from mcts_ray.service.runner import Cancelled, Ended, Lost
 from mcts_ray.service.settings import Settings
 from mcts_ray.service.store import JobStore
+from tests.service.cloud import Cloud
 
 TOKEN = "a-token-that-is-long-enough"
 
@@ -120,6 +125,14 @@ class Service:
 @pytest.fixture
 def held():
     return Held()
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    """A file system that can be told to have a `trouble`, and the `url` of a store there."""
+    fsspec.register_implementation("cloud", Cloud, clobber=True)
+    monkeypatch.setattr(Cloud, "trouble", None)
+    return SimpleNamespace(url=f"cloud://{uuid.uuid4().hex}/jobs", trouble=partial(setattr, Cloud, "trouble"))
 
 
 @pytest.fixture

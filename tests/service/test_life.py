@@ -10,6 +10,7 @@ from mcts_ray.service.entry import replaces
 from mcts_ray.service.errors import Conflict, Invalid
 from mcts_ray.service.runner import Lost
 from tests.service.asking import ended, submit, until
+from tests.service.cloud import CloudError
 
 
 def together(service, *calls):
@@ -103,6 +104,30 @@ def test_a_store_that_cannot_be_written_is_no_fault_of_the_service(make, held, m
     assert [service.client.job(id).budget for id in (done, running, queued)] == [60, 60, 60] and not held.extended
     assert not service.client.job(queued).cancelling and submit(service, key="k").status_code == 202
     assert service.client.cancel(queued).status == "cancelled"
+
+
+def test_a_store_whose_errors_are_no_oserrors_is_waited_for(make, held, cloud, monkeypatch):
+    """As those of botocore where nothing answers: of requests, of searches that end, and of the lease."""
+    for name in ("RENEW", "REPORT"):
+        monkeypatch.setattr(f"mcts_ray.service.life.{name}", 0.02)
+    service = make(store=cloud.url, retry_after=7)
+    id = submit(service, budget=60).json()["id"]
+    until(service, id, "running")
+    cloud.trouble(CloudError("Could not connect to the endpoint URL"))
+    answer = submit(service)
+    assert answer.status_code == 503 and answer.headers["retry-after"] == "7"
+    assert answer.json()["detail"] == "the store cannot be read or written (Could not connect to the endpoint URL); try again later"
+    held.go.set()
+    time.sleep(0.2)  # several renewals, and attempts to write down what has come of it
+    assert service.client.job(id).status == "running"
+    lease, deadline = service.jobs_object.lease, time.monotonic() + 10
+    before = lease.holder.until
+    cloud.trouble(None)
+    job = ended(service, id)
+    assert (job.status, job.attempt) == ("done", 1) and on_disk(service, id).status == "done"
+    while lease.holder.until <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_extensions_at_once_are_all_had_and_stay_within_the_limit(make, held):

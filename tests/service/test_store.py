@@ -8,6 +8,7 @@ import pytest
 
 from mcts_ray.service.models import SearchRequest
 from mcts_ray.service.store import JobStore, Record
+from tests.service.cloud import CloudError
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
@@ -52,6 +53,32 @@ def test_a_store_that_cannot_be_used_is_said_at_once(tmp_path):
     for url in (str(tmp_path / "file"), "nothing://bucket"):
         with pytest.raises(ValueError, match=f"the store {url} cannot be used"):
             JobStore(url)
+
+
+def test_a_store_whose_errors_are_its_own_cannot_be_used(cloud):
+    cloud.trouble(CloudError("Unable to\nlocate credentials"))
+    with pytest.raises(ValueError, match=rf"^the store {cloud.url} cannot be used \(Unable to locate credentials\)$"):
+        JobStore(cloud.url)
+
+
+@pytest.mark.parametrize(("error", "words"), [(CloudError("no endpoint"), "no endpoint"), (CloudError(), "CloudError")])
+def test_every_trouble_of_a_store_is_an_oserror(cloud, tmp_path, error, words):
+    store = JobStore(cloud.url, tmp_path)
+    store.save(record("a"))
+    write_run(store.run_dir("a", 1))
+    calls = [store.load, lambda: store.save(record("a")), lambda: store.keep("a", 1), lambda: store.publish("a", 1)]
+    calls += [lambda: store.here("a", 2), lambda: store.read("a", 1, "tree.json"), lambda: store.remove("jobs/a.json")]
+    cloud.trouble(error)
+    for call in calls:
+        with pytest.raises(OSError, match=f"^{words}$") as raised:
+            call()
+        assert raised.value.__cause__ is error
+    cloud.trouble(PermissionError(13, "Forbidden"))
+    with pytest.raises(PermissionError) as raised:
+        store.load()
+    assert raised.value.strerror == "Forbidden"
+    cloud.trouble(None)
+    assert store.load() == [record("a")] and store.read("a", 1, "tree.json") is None and store.run_dir("a", 1).is_dir()
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path):
