@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write
-from benchmarks.kills import KINDS, LEAST, NOTICE, Kill, chosen, lacking, process_of, signalled, summary
+from benchmarks.kills import KINDS, LEAST, NOTICE, Kill, chosen, lacking, make_ige, process_of, signalled, summary
 
 PROMPTS = ["a red circle", "a blue square"]
 HEALTH = 500  # ms between two looks at whether a node is alive
@@ -353,19 +353,6 @@ class Chaos:
             time.sleep(LOOK)
 
 
-def make_ige(model: Path, folder: Path) -> Path:
-    """A small IGE, so that the trainer has something to do; returns its folder."""
-    from mcts_ray.gain import collect, train
-    from mcts_ray.gain.record import Scale
-
-    scale = Scale(states=3, noises=3, jumps=(1, 2, 4, 8))
-    prompts = [*PROMPTS, "a fox", "a hen"]
-    options = {"scale": scale, "levels": 8, "guidance": 2.0, "device": "cpu", "threads": 1}
-    recorded = collect.run(str(model), "jpeg", prompts, folder / "transitions", **options)
-    recipe = replace(train.RECIPE, steps=20, batch=8, checkpoint_every=10)
-    return train.run(str(model), recorded, folder / "ige", recipe=recipe, width=16, threads=1)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=102)
@@ -385,7 +372,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mr") as name:
         folder = Path(name)
         tiny_pipeline().save_pretrained(folder / "tiny")
-        ige = make_ige(folder / "tiny", folder) if "trainer" in asked else None
+        ige = make_ige(folder / "tiny", PROMPTS, folder) if "trainer" in asked else None
         with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
             try:
                 chaos.run(kinds)
