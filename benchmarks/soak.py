@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 
@@ -46,9 +47,10 @@ def main() -> int:
 async def soak(arguments: argparse.Namespace, folder: str) -> dict:
     """Submit, watch, time, and count what came of it."""
     from mcts_ray import AsyncClient, SearchConfig
+    from mcts_ray.service.models import Job
 
     held: dict[int, dict[str, dict[str, int]]] = {}
-    statuses: list[str] = []
+    jobs: list[Job] = []
     looks: list[float] = []
     start = time.monotonic()
     async with AsyncClient() as client:
@@ -57,8 +59,8 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
         quarter = -(-len(ids) // 4)
 
         async def follow(id: str) -> None:
-            statuses.append((await client.wait(id)).status)
-            ended = len(statuses)
+            jobs.append(await client.wait(id))
+            ended = len(jobs)
             if ended in (quarter, len(ids)):
                 held[ended] = await asyncio.to_thread(memory, folder)
 
@@ -71,8 +73,9 @@ async def soak(arguments: argparse.Namespace, folder: str) -> dict:
         "searches": len(ids),
         "budget": arguments.budget,
         "seconds": round(seconds, 1),
-        "done": statuses.count("done"),
-        "lost": len(ids) - statuses.count("done"),
+        "done": sum(job.status == "done" for job in jobs),
+        "lost": sum(job.status != "done" for job in jobs),
+        "errors": Counter(f"{job.status}: {job.error}" for job in jobs if job.status != "done"),
         "twice": len(listed) - len(ids),
         "looks": len(looks),
         "look_p50_ms": round(1000 * float(np.percentile(looks, 50)), 1),
