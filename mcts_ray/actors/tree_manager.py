@@ -84,7 +84,8 @@ class TreeManager(Entering):
         """Begin searches, or go on with those whose journals hold something. ValueError if the reward cannot be made, or a journal is
         not that of its search."""
         await asyncio.shield(self._opening)
-        orders = [Order(task, tasks[0].search.id, reward, latent_shape, batch_size) for task in tasks]
+        key = reward if isinstance(reward, str) else tasks[0].search.id  # searches that name the same one have it scored together
+        orders = [Order(task, key, reward, latent_shape, batch_size) for task in tasks]
         async with self._entering:
             if self.running.keys() >= {task.search.id for task in tasks}:
                 return  # the same call once more

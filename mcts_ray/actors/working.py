@@ -200,9 +200,10 @@ class Working(Fusing):
 
     async def _score(self, worker: Worker) -> None:
         """Have finished units scored, and tell their outcomes in the order in which they went out."""
-        units = self.session.portion(worker.finished, rows)
-        for key in dict.fromkeys(self.running[unit.work.search].key for unit in units):
-            group = [unit for unit in units if self.running[unit.work.search].key == key]
+        groups: dict[str, list[Finished]] = {}  # before anything is told: what ends a search may have it forgotten
+        for unit in self.session.portion(worker.finished, rows):
+            groups.setdefault(self.running[unit.work.search].key, []).append(unit)
+        for key, group in groups.items():
             try:
                 verdicts = await worker.score(group, key, self.running[group[0].work.search].reward)
             except Gone as gone:
