@@ -6,6 +6,7 @@ asked for, and one reward actor for all. The tree manager sits on this node, whe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -116,7 +117,8 @@ class RayBackend:
             if error:
                 self._ask("halt", ids)
             found = self._ask("found", ids)
-            self._ask("forget", ids)
+            with contextlib.suppress(Exception):  # they are here, whatever becomes of the manager
+                self._ask("forget", ids)
             return Run(found, error)
         except Exception as lost:  # with the manager, or before it had the searches: nothing was found
             return Run([Found.of(Job(task.search, task.in_flight), {}) for task in tasks], error or lost)

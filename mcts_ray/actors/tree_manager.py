@@ -84,15 +84,16 @@ class TreeManager(Entering):
         """Begin searches, or go on with those whose journals hold something. ValueError if the reward cannot be made, or a journal is
         not that of its search."""
         await asyncio.shield(self._opening)
-        orders = [Order(task, tasks[0].search.id, reward, latent_shape, batch_size) for task in tasks]
         async with self._entering:
-            if self.running.keys() >= {task.search.id for task in tasks}:
-                return  # the same call once more
+            fresh = [task for task in tasks if task.search.id not in self.running]  # the same call once more may find some, or all
+            orders = [Order(task, tasks[0].search.id, reward, latent_shape, batch_size) for task in fresh]
+            if not orders:
+                return
             self.archive.keep(orders)
             try:
                 await self._enter(orders)
             except BaseException:
-                for task in tasks:
+                for task in fresh:
                     self.archive.forget(task.search.id)
                 raise
 
