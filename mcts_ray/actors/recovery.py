@@ -120,12 +120,16 @@ class Recovery:
         await self._send_again(works, f"its denoiser died {TRIES} times; its log says of what")
 
     def _move_on(self, worker: Worker) -> None:
-        """What it has not been sent yet goes to others."""
+        """What it has not been sent yet goes to others, but for units of searches that are being ended, which these may have dropped."""
         units, worker.pending = worker.pending, []
         for unit in units:
             del worker.out[unit.work.search, unit.work.id]
         for unit in units:
-            other, start = self._emptiest(), worker.starts.pop(unit.work.id, None)
+            start = worker.starts.pop(unit.work.id, None)
+            running = self.running.get(unit.work.search)
+            if not running or running.job.stopping:
+                continue
+            other = self._emptiest()
             other.give(unit.work, unit.sizes)
             if start:
                 other.starts[unit.work.id] = start

@@ -151,6 +151,8 @@ class Working(Fusing):
         except DEATHS:
             await self._lost(worker, blamed=blamed)
             return None
+        if not worker.up:  # it died meanwhile, over something else
+            return None
         return worker.send(self._elsewhere(worker), None if worker.catching_up else min(SLICE, self.session.seconds_left()))
 
     def _missing_of(self, worker: Worker) -> dict[str, list[str]]:
