@@ -99,6 +99,8 @@ class Entering(Resizing):
         job = running.job
         units, job.recovered = job.recovered, []
         await self._images(running)
+        if job.stopping or job.search.done:  # ended meanwhile
+            return
         for unit in units:
             job.again += len(unit.sizes)
             worker = self._emptiest()

@@ -31,6 +31,7 @@ from mcts_ray.executor.session import Session, progress
 from mcts_ray.search.base import Cost
 
 log = logging.getLogger(__name__)
+POLL = 0.02  # seconds between two looks at a search that somebody else is ending
 
 
 class TreeManager(Entering):
@@ -218,7 +219,8 @@ class TreeManager(Entering):
             self._end_unread(running)
             return
         if job.stopping:
-            await running.ended.wait()
+            while not (job.search.done or running.ended.is_set()):  # that it is written down may take until there is storage
+                await asyncio.sleep(POLL)
             return
         job.stopping = True
         costs: list[Cost] = []
