@@ -278,6 +278,8 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise error.cause from None  # a sentence for the user
+        if isinstance(error.cause, ActorsLost):
+            raise ActorsLost(str(error.cause)) from None
         if isinstance(error.cause, DEATHS):
             raise ActorsLost(f"an actor of the search has died: {first_line(error)}") from None
         raise

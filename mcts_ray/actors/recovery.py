@@ -73,8 +73,11 @@ class Recovery:
         """`_redo` by any denoiser that lives; None where several have died over it."""
         for _ in range(TRIES):
             worker = self._emptiest()
+            if not worker.up:  # all are down: whichever comes back first
+                await asyncio.wait([one.revive() for one in self.workers], return_when=asyncio.FIRST_COMPLETED)
+                worker = self._emptiest()
             if not worker.up:
-                await worker.revive()
+                continue
             try:
                 return await self._redo(worker, running, nodes)
             except Gone as gone:
