@@ -74,8 +74,8 @@ class TreeManager(Entering):
         """The plan of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
         self._plans += 1
         prefix = f"{self._name}-{self._plans}-"
-        workers = sorted(self.workers, key=lambda worker: not worker.up)
-        return await first(worker.denoiser.call("plan", prefix, prompts, config, reward, batch_size) for worker in workers)
+        worker = await first(_placed(worker) for worker in sorted(self.workers, key=lambda worker: not worker.up))
+        return await worker.denoiser.call("plan", prefix, prompts, config, reward, batch_size)
 
     async def load(self, reward: Any) -> None:
         """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
@@ -272,3 +272,9 @@ class TreeManager(Entering):
         self._size = max((running.batch_size for running in self.running.values()), default=self._size)
         for worker in self.workers:
             worker.fit(self._size)
+
+
+async def _placed(worker: Worker) -> Worker:
+    """A denoiser, once it has its place and can answer."""
+    await worker.denoiser.call("place")
+    return worker
