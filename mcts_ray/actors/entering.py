@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcts_ray.actors.archive import Archive, Order
-from mcts_ray.actors.patience import answers
+from mcts_ray.actors.patience import LATE, answers
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.resizing import Resizing
 from mcts_ray.actors.spec import first_line
@@ -68,13 +68,14 @@ class Entering(Resizing):
                 if not restart:
                     raise
                 forwards[key], refused[key] = 0, first_line(error)
-        if not restart and not self._expected >= {order.task.search.id for order in orders}:
-            raise RuntimeError("the searches were ended before they had begun")
         self._sizes.update((order.latent_shape, order.batch_size) for order in orders)
         if not self.running:
             self._size = orders[0].batch_size
-            for worker in self.workers:  # each begins in its own loop, so that none waits for another
+            for worker in self.workers:  # each is then waited for in its own loop, so that none waits for another
                 worker.rest(self._size)
+            await asyncio.wait([worker.revive() for worker in self.workers], timeout=LATE, return_when=asyncio.FIRST_COMPLETED)
+        if not restart and not self._expected >= {order.task.search.id for order in orders}:
+            raise RuntimeError("the searches were ended before they had begun")
         entering: list[Running] = []
         for order in orders:
             try:

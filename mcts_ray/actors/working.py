@@ -10,7 +10,6 @@ their own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import Any
@@ -73,8 +72,9 @@ class Working(Fusing):
         await self._retire(worker)
         if not acted:
             longest = PAUSE if self.session.paused else 60.0
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(worker.news.wait(), min(longest, max(0.01, self.session.seconds_left())))
+            news = asyncio.ensure_future(worker.news.wait())  # `wait_for` may forget that this loop is cancelled, where there is news too
+            await asyncio.wait([news], timeout=min(longest, max(0.01, self.session.seconds_left())))
+            news.cancel()
 
     async def _back(self, worker: Worker) -> bool:
         """Have a denoiser back; False where that has failed for now, or it is to leave. Raises ActorsLost where nobody comes back again and

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RayActorError
 
-from mcts_ray.actors import patience, pool, working
+from mcts_ray.actors import entering, patience, pool, working
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.entering import Unread
 from mcts_ray.actors.tree_manager import TreeManager
@@ -101,6 +101,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(working, "PAUSE", 0.01)
     monkeypatch.setattr(working, "LONGEST", 0.01)
     monkeypatch.setattr(patience, "LATE", 0.2)
+    monkeypatch.setattr(entering, "LATE", 0.2)
     monkeypatch.setattr(patience, "NEXT", 0.1)
 
 
@@ -156,6 +157,28 @@ def test_one_without_a_place_keeps_nobody_waiting(monkeypatch):
         return one.workers[0]
 
     assert asyncio.run(run()).up
+
+
+def test_a_search_ends_in_time_while_no_denoiser_is_there():
+    async def run():
+        one = manager(Made(place=False))
+        await one.submit([Task(BestOfN("a", Setting("a cat", levels=4), 8, max_seconds=0.1), 2, 1)], "jpeg", SHAPE, 4)
+        assert one.session.take(1)
+        await asyncio.wait_for(one.wait(["a"]), 10)
+
+    asyncio.run(run())
+
+
+def test_nothing_is_sent_to_one_that_has_died_meanwhile():
+    async def run():
+        one = manager(Made())
+        await submitted(one, "a")
+        (worker,) = one.workers
+        worker.give(work("a", "1"))
+        worker.up = False
+        return await one._send(worker), [unit.work.id for unit in worker.pending]
+
+    assert asyncio.run(run()) == (None, ["1"])
 
 
 def test_units_that_a_dead_denoiser_was_given_go_to_the_first_that_lives():
