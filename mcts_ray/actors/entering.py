@@ -71,9 +71,10 @@ class Entering(Resizing):
         self._sizes.update((order.latent_shape, order.batch_size) for order in orders)
         if not self.running:
             self._size = orders[0].batch_size
-            for worker in self.workers:  # each is then waited for in its own loop, so that none waits for another
+            for worker in self.workers:
                 worker.rest(self._size)
-            await asyncio.wait([worker.revive() for worker in self.workers], timeout=LATE, return_when=asyncio.FIRST_COMPLETED)
+            if coming := [worker.revive() for worker in self.workers if not worker.lost]:
+                await asyncio.wait(coming, timeout=LATE)  # what comes later does so in its own loop, and finds work then
         if not restart and not self._expected >= {order.task.search.id for order in orders}:
             raise RuntimeError("the searches were ended before they had begun")
         entering: list[Running] = []
