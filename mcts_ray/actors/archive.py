@@ -47,9 +47,14 @@ class Archive:
             log.warning("searches could not be kept in %s (%s)", self._folder, error)
 
     def orders(self) -> list[Order]:
-        """Those that are kept, the oldest first."""
-        paths = self._folder.glob("*.order") if self._folder else ()
-        return [cloudpickle.loads(path.read_bytes()) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]
+        """Those that are kept, the oldest first; one that cannot be read any more is left out."""
+        paths, orders = self._folder.glob("*.order") if self._folder else (), []
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+            try:
+                orders.append(cloudpickle.loads(path.read_bytes()))
+            except Exception as error:  # whatever a user's class raises
+                log.error("the order %s of a search cannot be read (%s)", path.name, error)
+        return orders
 
     def forget(self, id: str) -> None:
         """A search whose finds have been handed over."""

@@ -6,6 +6,7 @@ asked for, and one reward actor for all. The tree manager sits on this node, whe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -116,7 +117,8 @@ class RayBackend:
             if error:
                 self._ask("halt", ids)
             found = self._ask("found", ids)
-            self._ask("forget", ids)
+            with contextlib.suppress(Exception):  # they are here, whatever becomes of the manager
+                self._ask("forget", ids)
             return Run(found, error)
         except Exception as lost:  # with the manager, or before it had the searches: nothing was found
             return Run([Found.of(Job(task.search, task.in_flight), {}) for task in tasks], error or lost)
@@ -276,6 +278,8 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise error.cause from None  # a sentence for the user
+        if isinstance(error.cause, ActorsLost):
+            raise ActorsLost(str(error.cause)) from None
         if isinstance(error.cause, DEATHS):
             raise ActorsLost(f"an actor of the search has died: {first_line(error)}") from None
         raise

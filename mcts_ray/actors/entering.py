@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcts_ray.actors.archive import Archive, Order
+from mcts_ray.actors.patience import LATE, answers
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.resizing import Resizing
+from mcts_ray.actors.spec import first_line
 from mcts_ray.actors.working import PAUSE
 from mcts_ray.executor.base import Job
 
@@ -36,12 +38,14 @@ class Unread:
 
 class Entering(Resizing):
     """The part of the tree manager that takes searches in hand. unread: orders, by search, that wait for their run directory; entering:
-    held by whoever takes searches in hand, since what has been recovered of one must not be taken for a leftover by the next."""
+    held by whoever takes searches in hand, since what has been recovered of one must not be taken for a leftover by the next; expected:
+    searches that are being submitted and have not been ended meanwhile."""
 
     archive: Archive
     _unread: dict[str, Order]
     _rereading: asyncio.Task | None
     _entering: asyncio.Lock
+    _expected: set[str]
     _failure: Exception | None
 
     async def _restore(self) -> None:
@@ -56,14 +60,23 @@ class Entering(Resizing):
 
     async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:
         """Take searches in hand; after a `restart` those that cannot be begun wait, or have ended."""
-        rewards = dict.fromkeys(worker.reward for worker in self.workers)
-        forwards: dict[str, int] = {}
+        forwards, refused = {}, {}
         for key, reward in {order.key: order.reward for order in orders}.items():
-            forwards[key], *_ = await asyncio.gather(*(actor.call("load", key, reward) for actor in rewards))
+            try:
+                forwards[key] = await self._load(key, reward)
+            except Exception as error:  # after a restart it must not be the end of the others
+                if not restart:
+                    raise
+                forwards[key], refused[key] = 0, first_line(error)
         self._sizes.update((order.latent_shape, order.batch_size) for order in orders)
         if not self.running:
             self._size = orders[0].batch_size
-            await asyncio.gather(*(worker.begin(self._size) for worker in self.workers))
+            for worker in self.workers:
+                worker.rest(self._size)
+            if coming := [worker.revive() for worker in self.workers if not worker.lost]:
+                await asyncio.wait(coming, timeout=LATE)  # what comes later does so in its own loop, and finds work then
+        if not restart and not self._expected >= {order.task.search.id for order in orders}:
+            raise RuntimeError("the searches were ended before they had begun")
         entering: list[Running] = []
         for order in orders:
             try:
@@ -75,6 +88,16 @@ class Entering(Resizing):
                     raise
                 self._set_aside(order, forwards[order.key], error)
         await self._begin(entering)
+        for running in entering:
+            if running.key in refused and not running.job.search.done:
+                running.job.cut = f"the search was ended early, since its reward cannot be loaded again: {refused[running.key]}"
+                await self._halt(running)
+
+    async def _load(self, key: str, reward: Any) -> int:
+        """Have the reward actors make a reward; returns its network forwards per call. One that answers too late, or dies, makes it when it
+        is to score."""
+        forwards, *_ = await answers(actor.call("load", key, reward) for actor in dict.fromkeys(worker.reward for worker in self.workers))
+        return forwards
 
     async def _begin(self, entering: Sequence[Running]) -> None:
         """Searches whose journals have been read."""
@@ -99,6 +122,8 @@ class Entering(Resizing):
         job = running.job
         units, job.recovered = job.recovered, []
         await self._images(running)
+        if job.stopping or job.search.done:  # ended meanwhile
+            return
         for unit in units:
             job.again += len(unit.sizes)
             worker = self._emptiest()

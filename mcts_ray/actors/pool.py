@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import secrets
+import time
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from mcts_ray.executor.session import Verdict, Walk
 from mcts_ray.search.base import Cost, Work
 from mcts_ray.search.lineage import Again
 
+log = logging.getLogger(__name__)
 CALLS = 2  # that a denoiser may have to answer: it works on one, and the next one is there when it has done
 DEATHS = (*spec.DEATHS, Reborn)
 HANGS = 2 * spec.FETCH  # seconds, or the time of SLOW steps for each that a call takes, after which a denoiser is taken to hang
@@ -60,9 +63,10 @@ class Worker:
     batch, by `depth`, and its outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives
     twice. nfe: spent in it, by search, and `inside`, on units that are in it still. step_seconds: of its last step, and `slowest` of all
     since it began; 0.0 until it has made one, which loads what a model needs. busy: held by whoever sends it something, `calls`: of
-    `advance`, that it has not answered. up: False from its death until it is back; reviving: held while it comes back. catching_up: it is
-    to take in what another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing
-    in hand. news: set when there may be something to do for it.
+    `advance`, that it has not answered. up: False from its death until it is back; coming: the last attempt to have it back; failures:
+    of such, one after the other, the last with this `error`; away: since when it has no place. catching_up: it is to take in what
+    another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing in hand.
+    news: set when there may be something to do for it.
     """
 
     denoiser: Actor
@@ -79,8 +83,11 @@ class Worker:
     step_seconds: float = 0.0
     slowest: float = 0.0
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
     up: bool = True
+    coming: asyncio.Task[bool] | None = None
+    failures: int = 0
+    error: Exception | None = None
+    away: float | None = None
     catching_up: bool = False
     loose: bool = False
     leaving: bool = False
@@ -165,6 +172,11 @@ class Worker:
         for task in self.tasks:
             task.cancel()
 
+    def rest(self, size: int) -> None:
+        """It is to begin anew, with batches of this size, before it is given to do."""
+        self.size, self.nfe, self.inside = size, Counter(), Counter()
+        self.up, self.failures, self.error = False, 0, None
+
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
         self.size, self.nfe, self.inside, self.generation = size, Counter(), Counter(), secrets.randbits(60)
@@ -246,8 +258,8 @@ class Worker:
         return small, images
 
     def fall(self, blamed: Collection[Work] = ()) -> tuple[list[Work], Counter[str]]:
-        """It has died: the units that were lost with it, and what these had spent, by search. Those that it had not been sent stay, for they
-        have nothing to do with it, unless they are `blamed`. Nothing is dealt to it until it has been revived."""
+        """It has died: the units that were lost with it, and what these had spent, by search. Those that it had not been sent stay, as
+        they have nothing to do with it, unless they are `blamed`. Nothing is dealt to it until it has been revived."""
         self.pending = [unit for unit in self.pending if unit.work not in blamed]
         waiting = {(unit.work.search, unit.work.id): unit.work for unit in self.pending}
         works, inside = [work for key, work in self.out.items() if key not in waiting], self.inside
@@ -256,15 +268,36 @@ class Worker:
         self.up, self.out, self.inside = False, waiting, Counter()
         return works, inside
 
-    async def revive(self) -> None:
-        """After a death: it is restarted or replaced, and empty."""
-        async with self.reviving:
-            if not self.up:
-                await self.denoiser.revive()
-                await self.begin(self.size)
-                if isinstance(self.reward, GpuReward):
-                    await self.reward.follow()
-                self.up = True
+    def revive(self) -> asyncio.Task[bool]:
+        """After a death, or to begin anew: it is restarted or replaced where it has to be, and empty. The attempt, one for all who wait
+        for it, gives whether it is back."""
+        if self.coming is None or self.coming.done():
+            self.coming = asyncio.create_task(self._revive())
+        return self.coming
+
+    async def _revive(self) -> bool:
+        if self.up:
+            return True
+        try:
+            self.away = self.away or time.monotonic()
+            await self.denoiser.revive()
+            self.away = None
+            await self.begin(self.size)
+            if isinstance(self.reward, GpuReward):
+                await self.reward.follow()
+        except Exception as error:
+            self.failures, self.error = self.failures + 1, error
+            log.warning("%r does not come back (%s)", self.denoiser, spec.first_line(error))
+            if not isinstance(error, DEATHS):  # what a CUDA error has left behind is to go with the process
+                self.denoiser.end()
+            return False
+        self.up, self.failures, self.error = True, 0, None
+        return True
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody should count on it: it has had no place for long, or comes back in vain."""
+        return not self.up and (self.failures >= TRIES or (self.away is not None and time.monotonic() - self.away > spec.PATIENCE))
 
     async def score(self, units: Sequence[Finished], key: str, reward: Any) -> list[Verdict]:
         """Have the latents of units decoded and scored; a reward actor that dies is replaced, and asked again, in the end unit by

@@ -73,8 +73,11 @@ class Recovery:
         """`_redo` by any denoiser that lives; None where several have died over it."""
         for _ in range(TRIES):
             worker = self._emptiest()
+            if not worker.up:  # all are down: whichever comes back first
+                await asyncio.wait([one.revive() for one in self.workers], return_when=asyncio.FIRST_COMPLETED)
+                worker = self._emptiest()
             if not worker.up:
-                await worker.revive()
+                continue
             try:
                 return await self._redo(worker, running, nodes)
             except Gone as gone:
@@ -120,12 +123,16 @@ class Recovery:
         await self._send_again(works, f"its denoiser died {TRIES} times; its log says of what")
 
     def _move_on(self, worker: Worker) -> None:
-        """What it has not been sent yet goes to others."""
+        """What it has not been sent yet goes to others, but for units of searches that are being ended, which these may have dropped."""
         units, worker.pending = worker.pending, []
         for unit in units:
             del worker.out[unit.work.search, unit.work.id]
         for unit in units:
-            other, start = self._emptiest(), worker.starts.pop(unit.work.id, None)
+            start = worker.starts.pop(unit.work.id, None)
+            running = self.running.get(unit.work.search)
+            if not running or running.job.stopping:
+                continue
+            other = self._emptiest()
             other.give(unit.work, unit.sizes)
             if start:
                 other.starts[unit.work.id] = start

@@ -79,6 +79,8 @@ class Resizing(Working):
         """It has nothing more in hand: it goes, its loop with it, and its reward actor unless others have that too."""
         self.workers.remove(worker)
         self._loops.pop(worker, None)
+        if worker.coming:  # or it would have a new one made
+            worker.coming.cancel()
         for actor in {worker.denoiser, worker.reward} - {one.reward for one in self.workers}:
             with contextlib.suppress(Exception):
                 ray.kill(actor.handle, no_restart=True)

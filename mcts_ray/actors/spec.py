@@ -81,7 +81,7 @@ class Actor:
             while not (await asyncio.wait([answer], timeout=patience))[0]:
                 if oldest:
                     log.warning("%r has not answered for %.0f s, and is killed", self, patience)
-                    ray.kill(self.handle, no_restart=False)
+                    self.end()
                 oldest = self._asked[0] is call
             found = await answer
             self.answered += 1
@@ -92,6 +92,10 @@ class Actor:
         finally:
             self._asked.remove(call)
             answer.cancel()
+
+    def end(self) -> None:
+        """Have its process end, and another one begin."""
+        ray.kill(self.handle, no_restart=False)
 
     async def revive(self) -> None:
         """After a call has failed: wait until Ray has restarted the actor, or make a new one if it is gone for good."""

@@ -20,6 +20,7 @@ from typing import Any
 from mcts_ray import logs
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.entering import Entering
+from mcts_ray.actors.patience import first
 from mcts_ray.actors.pool import Worker, rows
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.spec import Actor, look_in
@@ -31,6 +32,7 @@ from mcts_ray.executor.session import Session, progress
 from mcts_ray.search.base import Cost
 
 log = logging.getLogger(__name__)
+POLL = 0.02  # seconds between two looks at a search that somebody else is ending
 
 
 class TreeManager(Entering):
@@ -58,7 +60,7 @@ class TreeManager(Entering):
         self._failure: Exception | None = None
         self._unread: dict[str, Order] = {}
         self._rereading: asyncio.Task | None = None
-        self._entering = asyncio.Lock()
+        self._entering, self._expected = asyncio.Lock(), set()
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
         self._opening = asyncio.get_running_loop().create_task(self._restore())
@@ -72,30 +74,34 @@ class TreeManager(Entering):
         """The plan of a request, made by a denoiser; ValueError with a sentence if its model cannot do it."""
         self._plans += 1
         prefix = f"{self._name}-{self._plans}-"
-        return await self.workers[0].denoiser.call("plan", prefix, prompts, config, reward, batch_size)
+        worker = await first(_placed(worker) for worker in sorted(self.workers, key=lambda worker: not worker.up))
+        return await worker.denoiser.call("plan", prefix, prompts, config, reward, batch_size)
 
     async def load(self, reward: Any) -> None:
         """Have a named reward made; ValueError if it cannot be. A callable is made with the searches that it is for."""
         if isinstance(reward, str):
-            rewards = dict.fromkeys(worker.reward for worker in self.workers)
-            await asyncio.gather(*(actor.call("load", reward, reward) for actor in rewards))
+            await self._load(reward, reward)
 
     async def submit(self, tasks: Sequence[Task], reward: Any, latent_shape: tuple[int, int, int], batch_size: int) -> None:
         """Begin searches, or go on with those whose journals hold something. ValueError if the reward cannot be made, or a journal is
         not that of its search."""
         await asyncio.shield(self._opening)
         key = reward if isinstance(reward, str) else tasks[0].search.id  # searches that name the same one have it scored together
-        orders = [Order(task, key, reward, latent_shape, batch_size) for task in tasks]
+        ids = {task.search.id for task in tasks}
+        self._expected |= ids
         async with self._entering:
-            if self.running.keys() >= {task.search.id for task in tasks}:
-                return  # the same call once more
+            fresh = [task for task in tasks if task.search.id not in self.running]  # the same call once more may find some, or all
+            orders = [Order(task, key, reward, latent_shape, batch_size) for task in fresh]
             self.archive.keep(orders)
             try:
-                await self._enter(orders)
+                if orders:
+                    await self._enter(orders)
             except BaseException:
-                for task in tasks:
+                for task in fresh:
                     self.archive.forget(task.search.id)
                 raise
+            finally:
+                self._expected -= ids
 
     async def wait(self, ids: Sequence[str]) -> None:
         """Until these searches have ended. Raises what stopped the manager, if anything did."""
@@ -121,10 +127,12 @@ class TreeManager(Entering):
         return given
 
     async def halt(self, ids: Sequence[str]) -> None:
-        """End these searches now; what they have found stays."""
+        """End these searches now; what they have found stays. One that is still being submitted does not begin."""
         await asyncio.shield(self._opening)
         for id in ids:
-            await self._halt(self.running[id])
+            self._expected.discard(id)
+            if running := self.running.get(id):
+                await self._halt(running)
         self._release()
 
     async def found(self, ids: Sequence[str]) -> list[Found]:
@@ -162,10 +170,10 @@ class TreeManager(Entering):
 
     async def census(self) -> dict[str, Any]:
         """What is in hand: searches, their NFE so far, their units in flight and how many more they may have, units out, waiting for
-        their score, and that fit in all batches; how many deaths of denoisers, duplicates dropped and units sent again there have been,
-        NFE spent once more because of losses, by kind of actor the calls that ended with a death, and of each the calls answered since,
-        by denoiser the NFE since it was begun and at most how many more it has spent in calls that it has not answered, denoisers that
-        wait for room, states that are kept and how many were evicted."""
+        their score, and that fit in all batches but those of denoisers that are lost; how many deaths of denoisers, duplicates dropped and
+        units sent again there have been, NFE spent once more because of losses, by kind of actor the calls that ended with a death, and of
+        each the calls answered since, by denoiser the NFE since it was begun and at most how many more it has spent in calls that it has
+        not answered, denoisers that wait for room, states that are kept and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
@@ -184,7 +192,7 @@ class TreeManager(Entering):
             "answered": answered,
             "nfe": [worker.nfe.total() for worker in self.workers],
             "unreported": [worker.unreported for worker in self.workers],
-            "room": sum(worker.size for worker in self.workers),
+            "room": sum(worker.size for worker in self.workers if not worker.lost),
             "joining": len(self._joining),
             "states": len(self.states),
             "evicted": self.states.evicted,
@@ -204,10 +212,15 @@ class TreeManager(Entering):
         self._unread = {}
 
     async def _retire(self, worker: Worker) -> None:
-        """Set all clocks; end the searches that would be out of time after the next call, and let go of those that are done."""
+        """Set all clocks; end the searches that would be out of time after the next call, of a denoiser that is down those that are so now,
+        and let go of those that are done."""
+        paused = self.session.paused
         self.session.tick()
+        if paused and not self.session.paused:  # whoever has found nothing to do may find some now
+            self._wake()
         if self.session.limited:
-            for job in self.session.overdue(self.session.next_seconds(worker.finished, rows, worker.step_seconds)):
+            margin = self.session.next_seconds(worker.finished, rows, worker.step_seconds) if worker.up else 0.0
+            for job in self.session.overdue(margin):
                 await self._halt(self.running[job.search.id])
         self._release()
 
@@ -218,7 +231,8 @@ class TreeManager(Entering):
             self._end_unread(running)
             return
         if job.stopping:
-            await running.ended.wait()
+            while not (job.search.done or running.ended.is_set()):  # that it is written down may take until there is storage
+                await asyncio.sleep(POLL)
             return
         job.stopping = True
         costs: list[Cost] = []
@@ -259,3 +273,9 @@ class TreeManager(Entering):
         self._size = max((running.batch_size for running in self.running.values()), default=self._size)
         for worker in self.workers:
             worker.fit(self._size)
+
+
+async def _placed(worker: Worker) -> Worker:
+    """A denoiser, once it has its place and can answer."""
+    await worker.denoiser.call("place")
+    return worker

@@ -10,15 +10,17 @@ their own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import time
 from typing import Any
 
 from mcts_ray.actors.fusing import Fusing
+from mcts_ray.actors.patience import answers
 from mcts_ray.actors.pool import CALLS, DEATHS, Finished, Sent, Worker, rows
-from mcts_ray.actors.spec import TRIES, Actor, Gone
+from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
 from mcts_ray.actors.states import Batch, Key
 from mcts_ray.actors.trainer import TrainerWorker
+from mcts_ray.executor.backend import ActorsLost
 from mcts_ray.executor.learning import drained
 from mcts_ray.executor.schedule import Places
 from mcts_ray.gain.choose import Transition
@@ -28,7 +30,8 @@ from mcts_ray.search.lineage import origins
 log = logging.getLogger(__name__)
 REDONE = 8  # times that lost states are made again before a call, should more have been lost meanwhile
 NEAR = 4  # times what a batch and its scores take: a search that ends sooner has everybody go in step
-PAUSE = 0.2  # seconds between two attempts to write what could not be written
+PAUSE = 0.2  # seconds between two attempts to write what could not be written, and two looks at the time while a denoiser is away
+LONGEST = 60.0  # seconds between two attempts to have one back
 SLICE = 0.5  # seconds after which a denoiser reports even if no unit has left, so that progress can be seen
 
 
@@ -51,8 +54,11 @@ class Working(Fusing):
         worker.news.clear()
         if worker.trouble:
             raise worker.trouble
-        if not worker.up:
-            await worker.revive()
+        if not worker.up and not worker.leaving and not await self._back(worker):
+            return
+        for other in self.workers:  # those that were given something when all were down
+            if worker.up and other.pending and not other.up:
+                self._move_on(other)
         async with worker.busy:
             worker.loose = len(self.workers) > 1 and not self._pressed(worker)
             if not worker.loose:
@@ -66,8 +72,25 @@ class Working(Fusing):
         await self._retire(worker)
         if not acted:
             longest = PAUSE if self.session.paused else 60.0
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(worker.news.wait(), min(longest, max(0.01, self.session.seconds_left())))
+            news = asyncio.ensure_future(worker.news.wait())  # `wait_for` may forget that this loop is cancelled, where there is news too
+            await asyncio.wait([news], timeout=min(longest, max(0.01, self.session.seconds_left())))
+            news.cancel()
+
+    async def _back(self, worker: Worker) -> bool:
+        """Have a denoiser back; False where that has failed for now, or it is to leave. Raises ActorsLost where nobody comes back again and
+        again. Searches that have no time left end meanwhile."""
+        coming = worker.revive()
+        while not worker.leaving and not (await asyncio.wait([coming], timeout=PAUSE))[0]:
+            await self._retire(worker)
+        until = time.monotonic() + min(LONGEST, 2**worker.failures)
+        while not worker.up and not worker.leaving:
+            if worker.failures >= TRIES and all(one.lost for one in self.workers):
+                raise ActorsLost(f"no denoiser comes back: {first_line(worker.error)}")
+            if time.monotonic() >= until:
+                return False
+            await self._retire(worker)
+            await asyncio.sleep(PAUSE)
+        return worker.up
 
     def _pressed(self, worker: Worker) -> bool:
         """Whether a search ends so soon that there may be no time for all that a loose denoiser has in hand, or it is not known yet how
@@ -79,7 +102,8 @@ class Working(Fusing):
         return not known or self.session.seconds_left() <= NEAR * batch + CALLS * SLICE
 
     async def _loosely(self, worker: Worker) -> bool:
-        """Have what has left scored, and send what is to be sent; there is then nothing to do but to wait, unless that has failed."""
+        """Have what has left scored, and send what is to be sent; there is then nothing to do but to wait, unless that has failed and it is
+        to be back."""
         if worker.finished and not worker.scoring:
             worker.scoring = True
             worker.spawn(self._scored(worker))
@@ -87,7 +111,7 @@ class Working(Fusing):
             if not (sent := await self._send(worker)):
                 return True  # to be tried again at once
             worker.spawn(self._receive(worker, sent))
-        return not worker.up
+        return not worker.up and not worker.leaving
 
     async def _scored(self, worker: Worker) -> None:
         try:
@@ -150,6 +174,8 @@ class Working(Fusing):
             return None
         except DEATHS:
             await self._lost(worker, blamed=blamed)
+            return None
+        if not worker.up:  # it died meanwhile, over something else
             return None
         return worker.send(self._elsewhere(worker), None if worker.catching_up else min(SLICE, self.session.seconds_left()))
 
@@ -228,7 +254,7 @@ class Working(Fusing):
             try:
                 version = await self._trainer.call("take", folder, transitions)
                 if version:
-                    await asyncio.gather(*(worker.denoiser.call("install", folder, version) for worker in self.workers))
+                    await answers(worker.denoiser.call("install", folder, version) for worker in self.workers)
             except Exception:  # searches go on without it, by the versions they have
                 log.exception("the IGE in %s has not learned from these transitions", folder)
 

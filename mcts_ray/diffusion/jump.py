@@ -11,7 +11,7 @@ import math
 import torch
 
 from mcts_ray.diffusion.levels import Levels
-from mcts_ray.search.branching import scheduled
+from mcts_ray.search.angles import eta_angle
 
 
 def jump(
@@ -64,22 +64,8 @@ def phi_from_eta(levels: Levels, a: int, s: int, eta: float) -> float:
     Finite at alpha_a = 0 and at sigma_s = 0. eta = 1 is DDPM (`fixed_small`), Euler-ancestral and SDE-DPM-Solver++(1).
     Upwards, s > a, it is the forward process whatever eta is: cos(phi) = 1 / rho, so that x_s = (alpha_s / alpha_a) x_a + noise.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie between 0 (deterministic) and 1 (DDPM), not {eta}")
-    alpha_a, sigma_a = float(levels.alpha_L[a]), float(levels.sigma_L[a])
-    alpha_s, sigma_s = float(levels.alpha_L[s]), float(levels.sigma_L[s])
-    if s > a:
-        return math.acos(min(1.0, alpha_s * sigma_a / (alpha_a * sigma_s)))
-    rho = alpha_a * sigma_s / (alpha_s * sigma_a)
-    return math.asin(min(1.0, eta * math.sqrt(max(0.0, 1.0 - rho**2))))
-
-
-def phi_from_schedule(levels: Levels, a: int, s: int, phi: float, schedule: str) -> float:
-    """The phi of a schedule (a name of `mcts_ray.search.branching.SCHEDULES`) for the jump a -> s, whatever s < a is.
-
-    Upwards it is the forward process, as in `phi_from_eta`.
-    """
-    return phi_from_eta(levels, a, s, 0.0) if s > a else scheduled(a, levels.T, phi, schedule)
+    start, end = ((float(levels.alpha_L[level]), float(levels.sigma_L[level])) for level in (a, s))
+    return eta_angle(start, end, eta, upwards=s > a)
 
 
 def split(

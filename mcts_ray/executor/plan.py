@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from mcts_ray.checks import (
 )
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
-from mcts_ray.diffusion.jump import phi_from_eta, phi_from_schedule
 from mcts_ray.diffusion.levels import Levels, ays_levels
 from mcts_ray.diffusion.sizing import choose_batch_size
 from mcts_ray.diffusion.taps import middle_tap
@@ -30,6 +29,7 @@ from mcts_ray.reward import ImageReward, reward_name
 from mcts_ray.reward.refresh import Refreshed
 from mcts_ray.reward.step import find_step_model
 from mcts_ray.search import ALGORITHMS, Search, Setting
+from mcts_ray.search.angles import Angles
 from mcts_ray.tree.weights import FEATURES
 
 
@@ -124,11 +124,10 @@ def grid_of(denoiser: Denoiser, config: SearchConfig) -> str:
     return denoiser.adapter.ays_grid if config.grid == "ays" else config.grid
 
 
-def angles(config: SearchConfig, levels: Levels) -> Callable[[int, int], float]:
+def angles(config: SearchConfig, levels: Levels) -> Angles:
     """phi(a, s) of the jumps of trajectories, by eta or by a schedule of phi; `config` must be resolved."""
-    if config.phi_schedule is None:
-        return partial(phi_from_eta, levels, eta=config.eta)
-    return partial(phi_from_schedule, levels, phi=config.phi, schedule=config.phi_schedule)
+    by = {"eta": config.eta} if config.phi_schedule is None else {"phi": config.phi, "schedule": config.phi_schedule}
+    return Angles(tuple(levels.alpha_L.tolist()), tuple(levels.sigma_L.tolist()), **by)
 
 
 def _fused(model: str, denoiser: Denoiser, config: SearchConfig) -> dict[str, str]:

@@ -100,13 +100,15 @@ class Session:
         return sorted(units, key=lambda unit: self._order.get((unit.work.search, unit.work.id), -1))
 
     def again(self, walk: Walk) -> Work | None:
-        """A unit that has failed, once more; None if it is the second time, or it has not failed. What the first try has spent is
-        booked with the second, but for its NFE, of which the budget knows nothing."""
+        """A unit that has failed, once more; None if it is the second time, it has not failed, or its search is at its end. What the
+        first try has spent is booked with the second, but for its NFE, of which the budget knows nothing."""
         key = walk.work.search, walk.work.id
         if walk.error is None or key in self._failed:
             return None
-        self._failed[key] = walk.cost
-        return next(iter(self.reissue([walk.work])), None)
+        again = next(iter(self.reissue([walk.work])), None)
+        if again:
+            self._failed[key] = walk.cost
+        return again
 
     def settle(self, walk: Walk, verdict: Verdict = Verdict(), forwards: int = 0) -> None:
         """Tell what became of a unit, given what decoding and rewarding its latents gave; `forwards`: network sample-forwards of
@@ -151,8 +153,9 @@ class Session:
         self.duplicates += not job.tell(outcome, work.edges[-1].node, image, thumbnail)
 
     def reissue(self, works: Iterable[Work]) -> list[Work]:
-        """Lost units, to be sent out again; those of searches that have ended meanwhile are left out."""
-        running = [work for work in works if not self.jobs[work.search].search.done]
+        """Lost units, to be sent out again; those of searches that have ended meanwhile, or are being ended, are left out."""
+        jobs = self.jobs
+        running = [work for work in works if not (jobs[work.search].search.done or jobs[work.search].stopping)]
         self.replays += len(running)
         return [self.jobs[work.search].reissue(work) for work in running]
 

@@ -11,7 +11,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from mcts_ray.diffusion.jump import jump, phi_from_eta, phi_from_schedule, second_order, second_order_weight, split
+from mcts_ray.diffusion.jump import jump, phi_from_eta, second_order, second_order_weight, split
 from mcts_ray.diffusion.levels import Levels
 from mcts_ray.diffusion.noise import draw
 from tests.tiny import SD_BETAS, tiny_scheduler
@@ -146,14 +146,6 @@ def test_phi_from_eta_is_finite_at_the_ends():
     assert math.isfinite(phi_from_eta(clean, 1, 0, 1.0)) and clean.sigma_L[0] == 0
     with pytest.raises(ValueError, match="between 0"):
         phi_from_eta(clean, 2, 1, 1.5)
-
-
-def test_phi_of_a_schedule_is_the_same_for_every_jump_size_and_the_forward_process_upwards():
-    levels = Levels.from_scheduler(tiny_scheduler(), 20)
-    assert [phi_from_schedule(levels, 20, s, 0.4, "taper") for s in (19, 12, 0)] == [0.4] * 3
-    assert phi_from_schedule(levels, 12, 11, 0.4, "linear") == pytest.approx(0.2)
-    assert phi_from_schedule(levels, 4, 3, 0.4, "cosine") == 0
-    assert phi_from_schedule(levels, 5, 9, 0.4, "taper") == phi_from_eta(levels, 5, 9, 1.0)
 
 
 def test_samples_of_a_batch_jump_independently():

@@ -1,5 +1,9 @@
 """What a configuration says of levels and noise reaches the units of its searches."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 
 from mcts_ray.config import SearchConfig
@@ -9,6 +13,7 @@ from mcts_ray.diffusion.jump import phi_from_eta
 from mcts_ray.diffusion.levels import ays_levels
 from mcts_ray.diffusion.sizing import candidates
 from mcts_ray.executor.plan import make_plan
+from mcts_ray.search import ALGORITHMS
 from mcts_ray.search.branching import Branching, scheduled
 from tests.tiny import tiny_pipeline
 
@@ -68,3 +73,10 @@ def test_the_batch_size_is_in_the_plan(denoiser):
 
     assert (planned(None), planned(5)) == (64, 5)  # on a CPU a constant, or results would differ from run to run in their last digits
     assert planned("profile") == planned("profile") in candidates(64)
+
+
+def test_a_search_comes_into_a_process_without_torch(denoiser):
+    """As into the tree manager, for which the sum of what it loads is its size."""
+    plans = [make_plan("tiny", denoiser, ["a red circle"], SearchConfig(algorithm=name), "jpeg") for name in ALGORITHMS]
+    script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit(9 if {'torch', 'diffusers', 'ray'} & set(sys.modules) else 0)"
+    assert subprocess.run([sys.executable, "-c", script], input=pickle.dumps(plans)).returncode == 0
