@@ -261,6 +261,27 @@ def test_nobody_waits_for_storage_to_end_a_search_that_has_ended():
     assert asyncio.run(run())[0].finished == ()
 
 
+def test_a_search_may_be_forgotten_while_units_of_another_reward_are_scored():
+    async def run():
+        one = manager(Made())
+        await submitted(one, "a")
+        await one.submit([task("b")], "clip", SHAPE, 4)
+        keys, settled = [], []
+
+        async def score(group, key, reward):
+            keys.append(key)
+            one.running.pop("a" if key == "clip" else None, None)  # it has been told, and whoever waited for it has all
+            return [None] * len(group)
+
+        units = [SimpleNamespace(work=work(search, f"{search}1"), walk=search) for search in "ab"]
+        one.session = SimpleNamespace(portion=lambda finished, rows: list(finished), settle=lambda walk, *_: settled.append(walk))
+        await one._score(SimpleNamespace(finished=units, score=score))
+        return keys, settled
+
+    keys, settled = asyncio.run(run())
+    assert keys == ["jpeg", "clip"] and settled == ["a", "b"]  # and searches that name the same reward are scored together
+
+
 # a restart ---------------------------------------------------------------------------------------------------------
 
 
