@@ -44,6 +44,7 @@ from benchmarks.common import write
 from benchmarks.kills import KINDS, LEAST, NOTICE, Kill, chosen, lacking, make_ige, process_of, signalled, summary
 
 PROMPTS = ["a red circle", "a blue square"]
+REWARD = "benchmarks.chaos:slow_jpeg"
 HEALTH = 500  # ms between two looks at whether a node is alive
 LOOK = 0.25  # seconds between two looks of this script at the journals
 TELL = b'{"type": "tell"'  # the beginning of an outcome in a journal
@@ -115,7 +116,7 @@ class Chaos:
         jump = {"jump": "ige", **ige} if self.ige else {}
         return SearchConfig(
             algorithm="mcts", levels=8, budget=self.budget, guidance=2.0, images=3, seeds=7, fuse="features", fuse_after=6,
-            in_flight=24, reward="benchmarks.chaos:slow_jpeg", seed=self.searches, **jump,
+            in_flight=24, reward=REWARD, seed=self.searches, **jump,
         )  # fmt: skip
 
     def _begin(self) -> threading.Thread:
@@ -372,7 +373,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mr") as name:
         folder = Path(name)
         tiny_pipeline().save_pretrained(folder / "tiny")
-        ige = make_ige(folder / "tiny", PROMPTS, folder) if "trainer" in asked else None
+        ige = make_ige(folder / "tiny", REWARD, PROMPTS, folder) if "trainer" in asked else None
         with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
             try:
                 chaos.run(kinds)

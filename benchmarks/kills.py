@@ -56,14 +56,14 @@ def lacking(kills: Sequence[Kill], kinds: Sequence[str], least: int, seconds: fl
     return found + ([f"it took {seconds:.0f} s, more than {MOST:.0f} s"] if seconds > MOST else [])
 
 
-def make_ige(model: Path, prompts: Sequence[str], folder: Path) -> Path:
+def make_ige(model: Path, reward: str, prompts: Sequence[str], folder: Path) -> Path:
     """A small IGE, so that the trainer has something to do; returns its folder."""
     from mcts_ray.gain import collect, train
     from mcts_ray.gain.record import Scale
 
     scale = Scale(states=3, noises=3, jumps=(1, 2, 4, 8))
     options = {"scale": scale, "levels": 8, "guidance": 2.0, "device": "cpu", "threads": 1}
-    recorded = collect.run(str(model), "jpeg", [*prompts, "a fox", "a hen"], folder / "transitions", **options)
+    recorded = collect.run(str(model), reward, [*prompts, "a fox", "a hen"], folder / "transitions", **options)
     recipe = replace(train.RECIPE, steps=20, batch=8, checkpoint_every=10)
     return train.run(str(model), recorded, folder / "ige", recipe=recipe, width=16, threads=1)
 
