@@ -47,6 +47,7 @@ PROMPTS = ["a red circle", "a blue square"]
 REWARD = "benchmarks.chaos:slow_jpeg"
 HEALTH = 500  # ms between two looks at whether a node is alive
 LOOK = 0.25  # seconds between two looks of this script at the journals
+HOW = {"SIGKILL": 4, "ray.kill": 4, "ray.kill for good": 1}  # shares; whoever is replaced for good dies with the manager
 TELL = b'{"type": "tell"'  # the beginning of an outcome in a journal
 PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
 
@@ -167,7 +168,7 @@ class Chaos:
         if victim is None:
             return False
         handle, pid, place = victim
-        how = "remove_node" if kind == "node" else self.random.choice(["SIGKILL", "ray.kill", "ray.kill for good"])
+        how = "remove_node" if kind == "node" else self.random.choices(list(HOW), list(HOW.values()))[0]
         for run in self.runs:
             self._journals[run] = (run / "journal.jsonl").read_bytes()
         held = self.searcher.backend.census()

@@ -21,6 +21,7 @@ from mcts_ray.actors.working import PAUSE
 from mcts_ray.executor.base import Job
 
 log = logging.getLogger(__name__)
+GRACE = 1.0  # seconds for the other denoisers to begin once one has
 
 
 @dataclass(eq=False)
@@ -74,7 +75,9 @@ class Entering(Resizing):
             for worker in self.workers:
                 worker.rest(self._size)
             if coming := [worker.revive() for worker in self.workers if not worker.lost]:
-                await asyncio.wait(coming, timeout=LATE)  # what comes later does so in its own loop, and finds work then
+                _, late = await asyncio.wait(coming, timeout=LATE, return_when=asyncio.FIRST_COMPLETED)
+                if late:  # what comes later than this does so in its own loop, and finds work then
+                    await asyncio.wait(late, timeout=GRACE)
         if not restart and not self._expected >= {order.task.search.id for order in orders}:
             raise RuntimeError("the searches were ended before they had begun")
         entering: list[Running] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcts_ray.actors.spec import DEATHS
 
-LATE = 10.0  # seconds for the others to answer too, once one has, and for denoisers to begin together
+LATE = 10.0  # seconds for the others to answer too, once one has, and for the first denoiser to begin
 NEXT = 10.0  # seconds after which the next one is asked beside those that have not answered
 
 Call = Coroutine[Any, Any, Any]
