@@ -1,6 +1,6 @@
 """Kill actors and nodes at random while they hold work: is anything lost or told twice, and how long until work goes on?
 
-    python -m benchmarks.chaos                                # 102 kills, 10 of each kind, the others of those soonest back
+    python -m benchmarks.chaos                                # 102 kills, 10 of each kind, the others of the manager
     python -m benchmarks.chaos --kills 6 --least 1 --name -   # one of each kind, only printed
 
 Searches of a tiny pipeline (random weights) run two at a time on a cluster of this machine with two nodes besides the head, jumps chosen
@@ -35,6 +35,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,6 @@ PROMPTS = ["a red circle", "a blue square"]
 REWARD = "benchmarks.chaos:slow_jpeg"
 HEALTH = 500  # ms between two looks at whether a node is alive
 LOOK = 0.25  # seconds between two looks of this script at the journals
-HOW = {"SIGKILL": 4, "ray.kill": 4, "ray.kill for good": 1}  # shares; whoever is replaced for good dies with the manager
 TELL = b'{"type": "tell"'  # the beginning of an outcome in a journal
 PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
 
@@ -96,14 +96,14 @@ class Chaos:
     def _node(self) -> Any:
         return self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
 
-    def run(self, kinds: list[str]) -> list[Kill]:
-        """Make these kills in turn while searches run, and check. AssertionError for what does not hold."""
-        kinds = list(kinds)
-        while kinds:
+    def run(self, victims: Sequence[tuple[str, str]]) -> list[Kill]:
+        """Make these kills (kind, how) in turn while searches run, and check. AssertionError for what does not hold."""
+        left = list(victims)
+        while left:
             thread = self._begin()
-            while kinds and thread.is_alive():
-                if self._strike(kinds[0]):
-                    kinds.pop(0)
+            while left and thread.is_alive():
+                if self._strike(*left[0]):
+                    left.pop(0)
             thread.join(20 * PATIENCE)
             self._check_end(thread)
         return self.kills
@@ -156,8 +156,8 @@ class Chaos:
 
     # kills ---------------------------------------------------------------------------------------------------------
 
-    def _strike(self, kind: str) -> bool:
-        """Kill one of a kind that holds work; False if none did, or had answered before it died."""
+    def _strike(self, kind: str, how: str) -> bool:
+        """Kill one of a kind in this way that holds work; False if none did, or had answered before it died."""
         census = self.searcher.backend.census()
         self._account(census)
         if not census["in_flight"]:
@@ -168,7 +168,6 @@ class Chaos:
         if victim is None:
             return False
         handle, pid, place = victim
-        how = "remove_node" if kind == "node" else self.random.choices(list(HOW), list(HOW.values()))[0]
         for run in self.runs:
             self._journals[run] = (run / "journal.jsonl").read_bytes()
         held = self.searcher.backend.census()
@@ -368,8 +367,7 @@ def main() -> int:
     asked = arguments.kinds.split(",")
     if unknown := set(asked) - set(KINDS):
         parser.error(f"unknown kind {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
-    kinds = chosen(asked, arguments.kills, arguments.least)
-    random.Random(arguments.seed).shuffle(kinds)
+    victims = chosen(asked, arguments.kills, arguments.least, arguments.seed)
     start, broken = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="mr") as name:
         folder = Path(name)
@@ -377,7 +375,7 @@ def main() -> int:
         ige = make_ige(folder / "tiny", REWARD, PROMPTS, folder) if "trainer" in asked else None
         with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
             try:
-                chaos.run(kinds)
+                chaos.run(victims)
             except Exception as error:  # what was found before is told all the same
                 traceback.print_exc()
                 broken = [str(error) or repr(error)]

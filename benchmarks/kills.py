@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
-SOON = ("manager", "fusion")  # back soonest
+SOON = "manager"  # is back soonest
+HOW = {"SIGKILL": 4, "ray.kill": 4, "ray.kill for good": 1}  # shares
 LEAST, MOST = 10, 1200.0  # kills of each kind that there are to be, and seconds that all may take
 NOTICE = 60.0  # seconds for a death to be seen
 
@@ -29,11 +31,19 @@ class Kill:
     unreported: int = 0
 
 
-def chosen(kinds: Sequence[str], kills: int, least: int) -> list[str]:
-    """The victims: `least` of each kind, and the others of those that are back soonest, or of all where none of these is asked for."""
+def chosen(kinds: Sequence[str], kills: int, least: int, seed: int) -> list[tuple[str, str]]:
+    """Victims and how they are killed: `least` of each kind, and the others of the one that is back soonest, where that is asked for.
+
+    In random order, but those that are not to be restarted come last: whoever takes their place dies with the next tree manager.
+    """
+    draw = random.Random(seed)
     first = [kind for kind in kinds for _ in range(least)][:kills]
-    rest = [kind for kind in kinds if kind in SOON] or kinds
-    return first + [rest[index % len(rest)] for index in range(kills - len(first))]
+    rest = [SOON] if SOON in kinds else kinds
+    victims = first + [rest[index % len(rest)] for index in range(kills - len(first))]
+    draw.shuffle(victims)
+    ways = draw.choices(list(HOW), list(HOW.values()), k=len(victims))
+    found = [(kind, "remove_node" if kind == "node" else how) for kind, how in zip(victims, ways)]
+    return sorted(found, key=lambda one: one[1].endswith("for good"))
 
 
 def summary(kills: Sequence[Kill]) -> dict[str, Any]:
