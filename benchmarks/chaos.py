@@ -14,7 +14,7 @@ journals have asked for and not told. At the end of every search: the budget is 
 journal alone rebuilds its tree. `passed`: all that, `--least` kills of each kind, and no more than 20 minutes; otherwise the exit code is 1.
 
 Recovery, by kind: `seconds` from a kill to the next outcome in each journal that had not ended, which another denoiser may have made;
-`back`, seconds until the victim, restarted or replaced, has done work itself; `nfe` spent once more because of the kill, as far as
+`back`, seconds until the victim, restarted or replaced, has done work itself, waited for after the first six kills of a kind; `nfe` spent once more because of the kill, as far as
 anybody had been told of them: with a denoiser what its units had behind them, with the manager what had been reported and was not in a
 journal, and the walks that made lost states again; `unreported`, at most how many more NFE a denoiser had spent in calls that it had not
 answered, which nobody can know.
@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write
-from benchmarks.kills import KINDS, LEAST, NOTICE, Kill, chosen, lacking, make_ige, process_of, signalled, summary
+from benchmarks.kills import BACK, KINDS, LEAST, NOTICE, Kill, chosen, lacking, make_ige, process_of, signalled, summary
 
 PROMPTS = ["a red circle", "a blue square"]
 REWARD = "benchmarks.chaos:slow_jpeg"
@@ -177,7 +177,8 @@ class Chaos:
         if kind != "manager" and not self._noticed(what, held["died"][what]):
             self.missed += 1
             return False
-        seconds, back = self._recovery(what, place, pid, start)
+        wait = sum(kill.kind == kind for kill in self.kills) < BACK
+        seconds, back = self._recovery(what, place, pid, start, wait)
         self._check(kind)
         self._again = self.searcher.backend.census()["again"]
         nfe = max(0, lost) + max(0, self._again - (0 if kind == "manager" else held["again"]))
@@ -208,8 +209,9 @@ class Chaos:
         """NFE of the outcomes in a journal."""
         return sum(record["cost"]["nfe"] for record in self._records(run) if record["type"] == "tell")
 
-    def _recovery(self, what: str, place: int, pid: int, start: float) -> tuple[float, float | None]:
-        """Seconds since `start` until outcomes come again, and until the victim works again, if it does before all is done."""
+    def _recovery(self, what: str, place: int, pid: int, start: float, wait: bool) -> tuple[float, float | None]:
+        """Seconds since `start` until outcomes come again, and until the victim works again, if it does before all is done, or before
+        outcomes come where nobody is to `wait` for it."""
         before = {run: self._told(run) for run in self.runs}
         seconds: dict[str, float] = {}
 
@@ -218,7 +220,7 @@ class Chaos:
                 seconds.setdefault("work", round(time.monotonic() - start, 2))
             if self._works(what, place, pid):
                 seconds.setdefault("back", round(time.monotonic() - start, 2))
-            return "work" in seconds and ("back" in seconds or all(map(self._over, self.runs)))
+            return "work" in seconds and (not wait or "back" in seconds or all(map(self._over, self.runs)))
 
         self._until(recovered, f"work after the death of a {what}")
         return seconds["work"], seconds.get("back")

@@ -15,13 +15,14 @@ KINDS = ("denoiser", "reward", "fusion", "trainer", "manager", "node")
 SOON = "manager"  # is back soonest
 HOW = {"SIGKILL": 4, "ray.kill": 4, "ray.kill for good": 1}  # shares
 LEAST, MOST = 10, 1200.0  # kills of each kind that there are to be, and seconds that all may take
-NOTICE = 60.0  # seconds for a death to be seen
+NOTICE, ANSWER = 15.0, 60.0  # seconds for a death to be seen, and for an actor to say what its process is
+BACK = 6  # kills of each kind after which the victim's return is waited for; later victims may be away when the next one is killed
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill. seconds: until an outcome came again in every journal; back: until the victim worked again, None where the searches had
-    ended before; nfe: spent once more because of it; unreported: at most how many more nobody has been told of."""
+    """One kill. seconds: until an outcome came again in every journal; back: until the victim worked again, None where nobody
+    waited so long; nfe: spent once more because of it; unreported: at most how many more nobody has been told of."""
 
     kind: str
     how: str
@@ -84,7 +85,7 @@ def process_of(handle: Any) -> int | None:
     from ray.exceptions import GetTimeoutError, RayActorError
 
     try:
-        return ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=NOTICE)
+        return ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=ANSWER)
     except (RayActorError, GetTimeoutError):
         return None
 
