@@ -63,7 +63,7 @@ def slow_jpeg(images, prompts):
 class Chaos:
     """A cluster, a searcher on it with two denoisers, and the searches that it carries out in a thread. As a context manager."""
 
-    def __init__(self, model: Path, folder: Path, ige: Path | None = None, seed: int = 0, budget: int = 4000) -> None:
+    def __init__(self, model: Path, folder: Path, ige: Path | None = None, seed: int = 0, budget: int = 2500) -> None:
         self.model, self.folder, self.ige, self.budget = model, folder, ige, budget
         self.random = random.Random(seed)
         self.kills: list[Kill] = []

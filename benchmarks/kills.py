@@ -35,7 +35,7 @@ class Kill:
 def chosen(kinds: Sequence[str], kills: int, least: int, seed: int) -> list[tuple[str, str]]:
     """Victims and how they are killed: `least` of each kind, and the others of the one that is back soonest, where that is asked for.
 
-    In random order, but those that are not to be restarted come last: whoever takes their place dies with the next tree manager.
+    In random order, but others than tree managers that are not to be restarted come last: who takes their place dies with the manager.
     """
     draw = random.Random(seed)
     first = [kind for kind in kinds for _ in range(least)][:kills]
@@ -44,7 +44,7 @@ def chosen(kinds: Sequence[str], kills: int, least: int, seed: int) -> list[tupl
     draw.shuffle(victims)
     ways = draw.choices(list(HOW), list(HOW.values()), k=len(victims))
     found = [(kind, "remove_node" if kind == "node" else how) for kind, how in zip(victims, ways)]
-    return sorted(found, key=lambda one: one[1].endswith("for good"))
+    return sorted(found, key=lambda one: one[0] != "manager" and one[1].endswith("for good"))
 
 
 def summary(kills: Sequence[Kill]) -> dict[str, Any]:
