@@ -48,7 +48,7 @@ PROMPTS = ["a red circle", "a blue square"]
 REWARD = "benchmarks.chaos:slow_jpeg"
 HEALTH = 500  # ms between two looks at whether a node is alive
 LOOK = 0.25  # seconds between two looks of this script at the journals
-TELL = b'{"type": "tell"'  # the beginning of an outcome in a journal
+ASK, TELL = b'{"type": "ask"', b'{"type": "tell"'  # the beginnings of a unit and of an outcome in a journal
 PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
 
 
@@ -71,6 +71,7 @@ class Chaos:
         self.runs: list[Path] = []
         self.error: BaseException | None = None
         self._journals: dict[Path, bytes] = {}
+        self._read: dict[Path, tuple[list[tuple[str, int]], int]] = {}
         self._again: int | None = None  # NFE spent once more when the last kill was written down, while its searches run
 
     def __enter__(self) -> Chaos:
@@ -134,17 +135,18 @@ class Chaos:
 
         thread = threading.Thread(target=search, daemon=True)
         thread.start()
-        self._until(lambda: all(self._told(run) for run in self.runs) or not thread.is_alive(), "searches begin")
+        self._until(lambda: all(self._tells(run) for run in self.runs) or not thread.is_alive(), "searches begin")
         return thread
 
     def _tells(self, run: Path) -> list[tuple[str, int]]:
-        """The outcomes in a journal: unit and epoch."""
-        return [(record["work"], record["epoch"]) for record in self._records(run) if record["type"] == "tell"]
-
-    def _told(self, run: Path) -> int:
-        """How many outcomes are in a journal, which may not have been begun yet."""
+        """The outcomes in a journal, which may not have been begun yet: unit and NFE. What has been read is not read again."""
         path = run / "journal.jsonl"
-        return path.read_bytes().count(TELL) if path.exists() else 0
+        data = path.read_bytes() if path.exists() else b""
+        tells, begin = self._read.get(run, ([], 0))
+        end = data.rfind(b"\n") + 1
+        records = [json.loads(line) for line in data[begin:end].splitlines() if line.startswith(TELL)]
+        self._read[run] = tells + [(record["work"], record["cost"]["nfe"]) for record in records], max(begin, end)
+        return self._read[run][0]
 
     def _records(self, run: Path) -> list[dict[str, Any]]:
         from mcts_ray.executor.record import read_journal
@@ -207,16 +209,16 @@ class Chaos:
 
     def _told_nfe(self, run: Path) -> int:
         """NFE of the outcomes in a journal."""
-        return sum(record["cost"]["nfe"] for record in self._records(run) if record["type"] == "tell")
+        return sum(nfe for _, nfe in self._tells(run))
 
     def _recovery(self, what: str, place: int, pid: int, start: float, wait: bool) -> tuple[float, float | None]:
         """Seconds since `start` until outcomes come again, and until the victim works again, if it does before all is done, or before
         outcomes come where nobody is to `wait` for it."""
-        before = {run: self._told(run) for run in self.runs}
+        before = {run: len(self._tells(run)) for run in self.runs}
         seconds: dict[str, float] = {}
 
         def recovered() -> bool:
-            if all(self._told(run) > before[run] or self._over(run) for run in self.runs):
+            if all(len(self._tells(run)) > before[run] or self._over(run) for run in self.runs):
                 seconds.setdefault("work", round(time.monotonic() - start, 2))
             if self._works(what, place, pid):
                 seconds.setdefault("back", round(time.monotonic() - start, 2))
@@ -297,13 +299,11 @@ class Chaos:
         import ray
 
         async def balance(manager: Any) -> list[tuple[int, int]]:
-            from mcts_ray.executor.record import read_journal
-
             found = []
             for job in (running.job for running in manager.running.values()):
                 job.observer.flush()
-                kinds = [record["type"] for record in read_journal(job.observer.path)[1]]
-                found.append((job.search.in_flight, kinds.count("ask") - kinds.count("tell")))
+                data = (job.observer.path / "journal.jsonl").read_bytes()
+                found.append((job.search.in_flight, data.count(ASK) - data.count(TELL)))
             return found
 
         def books(manager: Any) -> list[tuple[int, int]]:  # in a thread beside that of the loop

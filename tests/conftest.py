@@ -7,6 +7,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     """With `-n`: a file stays in one process, and all that need the session's Ray cluster in the same one."""
     for item in items:
