@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,13 +61,18 @@ def demands_token(address: str) -> bool:
 
 
 def find(address: str | None = None) -> str | None:
-    """The address to join, probed; None if a cluster is to be started. ValueError if the one asked for does not answer."""
+    """The address to join, probed; None if a cluster is to be started. ValueError if the one asked for does not answer.
+
+    Where none is named, that of a connection which this process has goes before a cluster that runs on this machine.
+    """
     asked = address or os.environ.get("RAY_ADDRESS") or "auto"
     if asked == "local":
         return None
     if asked != "auto":
         probe(asked)
         return asked
+    if there := _connected():
+        return there
     known = _started_here()
     try:
         if known:
@@ -79,6 +85,12 @@ def find(address: str | None = None) -> str | None:
     return None
 
 
+def _connected() -> str | None:
+    """The address of the cluster that this process is connected to."""
+    ray = sys.modules.get("ray")
+    return ray.get_runtime_context().gcs_address if ray and ray.is_initialized() else None
+
+
 def join(address: str | None, workers: int = 1) -> bool:
     """Connect this process to the cluster at `address` as found, or to a new one with room for `workers`.
 
@@ -89,8 +101,7 @@ def join(address: str | None, workers: int = 1) -> bool:
     os.environ |= {name: value for name, value in QUIET.items() if name not in os.environ}
     import ray
 
-    if ray.is_initialized():
-        there = ray.get_runtime_context().gcs_address
+    if there := _connected():
         if address and address.rpartition(":")[2] != there.rpartition(":")[2]:
             raise ValueError(f"this process is connected to the Ray cluster at {there}, not {address}; call ray.shutdown() first")
         _holders += bool(_holders)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchInterrupted
+from mcts_ray.actors.cluster import find
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.diffusion.load import load_pipeline
@@ -293,6 +294,13 @@ def test_mistakes_are_sentences(one, cluster, tiny_folder):
         Searcher.from_pretrained(str(tiny_folder), device="cpu", executor="ray", workers=99)
     with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
         Searcher.from_pretrained(str(tiny_folder), device="cuda", executor="ray")
+
+
+def test_a_process_stays_with_the_cluster_that_it_is_connected_to(cluster, monkeypatch):
+    monkeypatch.setattr("mcts_ray.actors.cluster._started_here", lambda: "127.0.0.1:1")  # another one on this machine
+    assert find() == find("auto") == cluster.get_runtime_context().gcs_address
+    with pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:1"):
+        find("127.0.0.1:1")
 
 
 def test_closing_ends_the_actors(cluster, tiny_folder):
