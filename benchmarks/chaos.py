@@ -14,10 +14,10 @@ journals have asked for and not told. At the end of every search: the budget is 
 journal alone rebuilds its tree. `passed`: all that, `--least` kills of each kind, and no more than 20 minutes; otherwise the exit code is 1.
 
 Recovery, by kind: `seconds` from a kill to the next outcome in each journal that had not ended, which another denoiser may have made;
-`back`, seconds until the victim, restarted or replaced, has done work itself, waited for after the first six kills of a kind; `nfe` spent once more because of the kill, as far as
-anybody had been told of them: with a denoiser what its units had behind them, with the manager what had been reported and was not in a
-journal, and the walks that made lost states again; `unreported`, at most how many more NFE a denoiser had spent in calls that it had not
-answered, which nobody can know.
+`back`, seconds until the victim, restarted or replaced, has done work itself, waited for after each of the first six kills of a kind;
+`nfe` spent once more because of the kill, as far as anybody had been told of them: with a denoiser what its units had behind them, with
+the manager what had been reported and was not in a journal, and the walks that made lost states again; `unreported`, at most how many more
+NFE a denoiser had spent in calls that it had not answered, which nobody can know.
 """
 
 from __future__ import annotations
@@ -144,9 +144,10 @@ class Chaos:
         data = path.read_bytes() if path.exists() else b""
         tells, begin = self._read.get(run, ([], 0))
         end = data.rfind(b"\n") + 1
-        records = [json.loads(line) for line in data[begin:end].splitlines() if line.startswith(TELL)]
-        self._read[run] = tells + [(record["work"], record["cost"]["nfe"]) for record in records], max(begin, end)
-        return self._read[run][0]
+        records = (json.loads(line) for line in data[begin:end].splitlines() if line.startswith(TELL))
+        tells += ((record["work"], record["cost"]["nfe"]) for record in records)
+        self._read[run] = tells, max(begin, end)
+        return tells
 
     def _records(self, run: Path) -> list[dict[str, Any]]:
         from mcts_ray.executor.record import read_journal

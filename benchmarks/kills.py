@@ -44,11 +44,11 @@ def chosen(kinds: Sequence[str], kills: int, least: int, seed: int) -> list[tupl
     draw.shuffle(victims)
     ways = draw.choices(list(HOW), list(HOW.values()), k=len(victims))
     found = [(kind, "remove_node" if kind == "node" else how) for kind, how in zip(victims, ways)]
-    return sorted(found, key=lambda one: one[0] != "manager" and one[1].endswith("for good"))
+    return sorted(found, key=lambda one: one[0] != SOON and one[1].endswith("for good"))
 
 
 def summary(kills: Sequence[Kill]) -> dict[str, Any]:
-    """By kind: how many, and the recovery as median and most; `back` of those that were back before the searches ended."""
+    """By kind: how many, and the recovery as median and most; `back` where the return was waited for."""
     found: dict[str, Any] = {}
     for kind in KINDS:
         mine = [kill for kill in kills if kill.kind == kind]

@@ -47,10 +47,9 @@ def main() -> int:
 async def soak(arguments: argparse.Namespace, folder: str) -> dict:
     """Submit, watch, time, and count what came of it."""
     from mcts_ray import AsyncClient, SearchConfig
-    from mcts_ray.service.models import Job
 
     held: dict[int, dict[str, dict[str, int]]] = {}
-    jobs: list[Job] = []
+    jobs: list = []
     looks: list[float] = []
     start = time.monotonic()
     async with AsyncClient() as client:

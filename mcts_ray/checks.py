@@ -31,12 +31,16 @@ def check_algorithm(name: str) -> None:
 
 def default_reward(model: str, reward: str | None) -> str:
     """The reward to use with a model: the one asked for, or the scorer of scenes for the model of scenes."""
+    reward = own_reward(model) if reward is None else reward
     if reward is None:
-        if model != "scenes":
-            raise ValueError(f"model {model} has no reward of its own; choose one, for example jpeg or MODULE:FUNCTION")
-        reward = "scenes"
+        raise ValueError(f"model {model} has no reward of its own; choose one, for example jpeg or MODULE:FUNCTION")
     parse_reward(reward)
     return reward
+
+
+def own_reward(model: str) -> str | None:
+    """The reward that goes with a model, if any does."""
+    return "scenes" if model == "scenes" else None
 
 
 def choose_reward(model: str, asked: str | None, given: str | ImageReward | None) -> str | ImageReward:

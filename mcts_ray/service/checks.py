@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from mcts_ray.checks import (
-    check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes,
+    check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes, own_reward,
 )  # fmt: skip
 from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
 from mcts_ray.diffusion.resolve import Model, image_size
@@ -46,7 +46,7 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
 
 def reward_of(model: str, settings: Settings) -> str | None:
     """The reward of a search that names none: the model's own, else the operator's; None: it must name one."""
-    return "scenes" if model == "scenes" else settings.reward
+    return own_reward(model) or settings.reward
 
 
 def budget_of(request: SearchRequest) -> int:
