@@ -73,7 +73,7 @@ def find(address: str | None = None) -> str | None:
         return asked
     if there := _connected():
         return there
-    known = _started_here()
+    known = started_here()
     try:
         if known:
             probe(known)
@@ -142,7 +142,7 @@ def leave() -> None:
         ray.shutdown()
 
 
-def _started_here() -> str | None:
+def started_here() -> str | None:
     """The address that the last `ray start` on this machine has written down."""
     file = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     try:

@@ -29,7 +29,7 @@ def start(cpus: int, dashboard: bool) -> str:
     if starter.returncode:
         _end(lambda process: os.getsid(process.pid) == starter.pid)  # what it has begun before it gave up
         raise RuntimeError(f"Ray could not be started: {(errors or output).strip().splitlines()[-1]}")
-    return cluster.find("auto")
+    return cluster.started_here()
 
 
 def stop(session: str | None) -> None:

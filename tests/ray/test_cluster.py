@@ -92,6 +92,7 @@ def test_a_cluster_without_a_token_is_joined_without_the_one_that_is_there(home,
 def test_where_the_cluster_is(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(clusters, "_connected", lambda: None)  # other tests of this process share a cluster
     assert clusters.find() is None and clusters.find("local") is None
     with pytest.raises(ValueError, match="no Ray cluster runs on this machine"):
         clusters.find("auto")
@@ -101,7 +102,7 @@ def test_where_the_cluster_is(monkeypatch, tmp_path):
     try:
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(here)
-        assert clusters.find() == clusters.find("auto") == here
+        assert clusters.find() == clusters.find("auto") == clusters.started_here() == here
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
         assert clusters.find(here) == here and clusters.find("local") is None
         with pytest.raises(ValueError, match="no Ray cluster answers"):
@@ -110,6 +111,8 @@ def test_where_the_cluster_is(monkeypatch, tmp_path):
         head.stop(0)
     monkeypatch.delenv("RAY_ADDRESS")
     assert clusters.find() is None  # what a crashed cluster has left behind is passed over
+    monkeypatch.setattr(clusters, "_connected", lambda: "127.0.0.1:1")
+    assert clusters.find() == clusters.find("auto") == "127.0.0.1:1" and clusters.find("local") is None
 
 
 class Home:
