@@ -297,7 +297,7 @@ def test_mistakes_are_sentences(one, cluster, tiny_folder):
 
 
 def test_a_process_stays_with_the_cluster_that_it_is_connected_to(cluster, monkeypatch):
-    monkeypatch.setattr("mcts_ray.actors.cluster._started_here", lambda: "127.0.0.1:1")  # another one on this machine
+    monkeypatch.setattr("mcts_ray.actors.cluster.started_here", lambda: "127.0.0.1:1")  # another one on this machine
     assert find() == find("auto") == cluster.get_runtime_context().gcs_address
     with pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:1"):
         find("127.0.0.1:1")
