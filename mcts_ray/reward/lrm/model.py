@@ -1,7 +1,7 @@
 """The network of the latent reward model (LRM, arXiv 2502.01051, section 4.1), from stock modules.
 
 Shapes: B states; N = B or 2 B rows of a network call, [with the prompt..., with the empty prompt...]; C, H, W latent; c, h, w a
-feature map; F concatenated width of the pooled features; L, D text states; P pooled text; E joint embedding.
+feature map; e its time embedding; F concatenated width of the pooled features; L, D text states; P pooled text; E joint embedding.
 """
 
 from __future__ import annotations
@@ -109,30 +109,38 @@ class LatentRewardModel(nn.Module):
         """(B, F): the pooled taps, of which only mid is enhanced: uncond + w (cond - uncond); pooling commutes with it."""
         B = len(x_BCHW)
         if self.forwards == 2:
-            x_BCHW, t_B = torch.cat([x_BCHW, x_BCHW]), torch.cat([t_B, t_B])
             text = Text.cat([text, empty.rows([0] * B)])
         *down, mid_Nc = (tap_Nchw.mean((2, 3)) for tap_Nchw in self.taps(x_BCHW, t_B, text))
         if self.forwards == 2:
             mid_Nc = mid_Nc[B:] + self.enhancement * (mid_Nc[:B] - mid_Nc[B:])
         return torch.cat([*(tap_Nc[:B] for tap_Nc in down), mid_Nc], 1)
 
-    def taps(self, x_NCHW: torch.Tensor, t_N: torch.Tensor, text: Text) -> Iterator[torch.Tensor]:
-        """Feature maps (N, c, h, w) in the published order: one of each down block, then mid. Stops where the up path would begin."""
-        unet = self.unet
+    def taps(self, x_BCHW: torch.Tensor, t_B: torch.Tensor, text: Text) -> Iterator[torch.Tensor]:
+        """Feature maps (N, c, h, w) in the published order: one of each down block, then mid. Stops where the up path would begin.
+
+        text: N rows, those of all states and then as often again as wanted. Up to where a text enters, each state is computed once.
+        """
+        unet, states_NLD = self.unet, text.states_BLD
+        copies = len(states_NLD) // len(x_BCHW)
         added = None
         if self.family == "sdxl":
-            time_ids = torch.tensor([TIME_IDS], device=x_NCHW.device).expand(len(x_NCHW), -1)
+            time_ids = torch.tensor([TIME_IDS], device=x_BCHW.device).expand(len(states_NLD), -1)
             added = {"text_embeds": text.pooled_BP, "time_ids": time_ids}
-        emb = unet.time_embedding(unet.get_time_embed(x_NCHW, t_N))
-        states_NLD = text.states_BLD
-        extra = unet.get_aug_embed(emb=emb, encoder_hidden_states=states_NLD, added_cond_kwargs=added)
-        emb = emb if extra is None else emb + extra
+        emb_Be = unet.time_embedding(unet.get_time_embed(x_BCHW, t_B))
+        extra = unet.get_aug_embed(emb=emb_Be, encoder_hidden_states=states_NLD, added_cond_kwargs=added)
         states_NLD = unet.process_encoder_hidden_states(encoder_hidden_states=states_NLD, added_cond_kwargs=added)
-        x_Nchw = unet.conv_in(x_NCHW)
-        for block in unet.down_blocks:
-            x_Nchw, residuals = _run(block, x_Nchw, emb, states_NLD)
+        x_Bchw, emb_Ne = unet.conv_in(x_BCHW), emb_Be.repeat(copies, 1)
+        down = list(unet.down_blocks)
+        if extra is None and getattr(down[0], "has_cross_attention", False):
+            x_Bchw = down[0].resnets[0](x_Bchw, emb_Be)
+            x_Nchw, residual_Nchw = _attend(down.pop(0), x_Bchw.repeat(copies, 1, 1, 1), emb_Ne, states_NLD)
+            yield residual_Nchw
+        else:
+            x_Nchw, emb_Ne = x_Bchw.repeat(copies, 1, 1, 1), emb_Ne if extra is None else emb_Ne + extra
+        for block in down:
+            x_Nchw, residuals = _run(block, x_Nchw, emb_Ne, states_NLD)
             yield residuals[len(block.resnets) - 1]
-        yield _run(unet.mid_block, x_Nchw, emb, states_NLD)
+        yield _run(unet.mid_block, x_Nchw, emb_Ne, states_NLD)
 
 
 def check_encoders(pipe) -> None:
@@ -145,6 +153,18 @@ def _run(block: nn.Module, x_Nchw: torch.Tensor, emb: torch.Tensor, states_NLD: 
     if getattr(block, "has_cross_attention", False):
         return block(x_Nchw, emb, encoder_hidden_states=states_NLD)
     return block(x_Nchw, emb)
+
+
+def _attend(block: nn.Module, x_Nchw: torch.Tensor, emb_Ne: torch.Tensor, states_NLD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a down block with cross-attention does behind its first ResNet: its output, and the last residual before its down-sampler."""
+    for at, attention in enumerate(block.attentions):
+        if at:
+            x_Nchw = block.resnets[at](x_Nchw, emb_Ne)
+        x_Nchw = attention(x_Nchw, encoder_hidden_states=states_NLD).sample
+    residual_Nchw = x_Nchw
+    for downsampler in block.downsamplers or ():
+        x_Nchw = downsampler(x_Nchw)
+    return x_Nchw, residual_Nchw
 
 
 def feature_width(unet: UNet2DConditionModel) -> int:
