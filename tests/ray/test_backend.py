@@ -148,6 +148,7 @@ def test_two_workers_spend_the_whole_budget_and_leave_nothing_behind(two, cluste
     assert (census["searches"], census["out"], census["finished"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_models_side_by_side_do_not_disturb_each_other(one, local, tiny_xl_folder):
     """Two models on one cluster, each with its own denoiser and manager, searching at once: each gives its local tree."""
     here = {"small": local(PROMPTS[0], CONFIG), "xl": Searcher.from_pretrained(str(tiny_xl_folder), device="cpu")(PROMPTS[0], CONFIG)}
@@ -186,8 +187,17 @@ def test_a_time_limit_ends_a_search_in_time(one):
     assert result.images and 1.0 < result.ledger.seconds < 4.0 and result.ledger.nfe > 0
 
 
-@pytest.mark.parametrize("victim", ["denoiser", "reward", "fusion"])
-@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize(
+    "victim, for_good",
+    [
+        ("denoiser", True),
+        ("reward", False),
+        ("fusion", False),
+        pytest.param("denoiser", False, marks=pytest.mark.slow),
+        pytest.param("reward", True, marks=pytest.mark.slow),
+        pytest.param("fusion", True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_actor_that_dies_is_replaced_and_its_work_sent_again(two, cluster, victim, for_good):
     """Killed while the search runs, restarted by Ray or gone for good; the search still spends its whole budget."""
     before = in_flight(two, cluster)["deaths"]
@@ -217,6 +227,7 @@ def search_and_kill(two, cluster, victim, for_good):
     assert sum(node["level"] > 0 for node in result.tree["nodes"]) == result.ledger.nfe
 
 
+@pytest.mark.slow
 def test_an_actor_that_dies_between_two_searches_is_replaced(two, cluster):
     for kind in ("denoiser", "reward"):
         cluster.kill(cluster.get(two.backend._manager.actors.remote())[kind][0], no_restart=True)

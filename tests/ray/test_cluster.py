@@ -174,6 +174,7 @@ def started(home):
     return f"127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 def test_local_search_then_ray_start_then_search_by_address(home, tiny_folder):
     """In one home, in that order: the first search leaves a token, which the cluster of `ray start` then demands."""
     alone = home.search(tiny_folder, "--out", "alone")
@@ -216,7 +217,8 @@ def test_an_unreachable_address_is_exit_code_2_at_once(home, tiny_folder, addres
     assert time.monotonic() - start < 15 and not (home.path / "runs").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folder, stop):
     command = [sys.executable, "-m", "mcts_ray", "search", PROMPT, "--model", str(tiny_folder), *SMALL]
     process = subprocess.Popen(
@@ -235,6 +237,7 @@ def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folde
     assert not home.processes("raylet") and not home.processes("gcs_server")
 
 
+@pytest.mark.slow
 def test_every_gpu_gets_a_denoiser_and_beside_it_a_reward(tiny_folder, cluster):
     """Logical GPUs on two nodes. Nothing is loaded: only where the actors sit and what they see is looked at."""
     script = f"""
@@ -261,6 +264,7 @@ searcher.close()
     assert [[node, gpus[0]] for node, gpus in places] == rewards
 
 
+@pytest.mark.slow
 def test_a_reward_on_a_gpu_follows_its_denoiser_off_a_node_that_is_gone(tiny_folder, cluster):
     """Whatever is asked of it first: here, as when the tree manager has it load a reward, a call that may be repeated."""
     script = f"""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from mcts_ray.compare.carry_out import carry_out
 from mcts_ray.compare.request import make_comparison
 
@@ -12,6 +14,7 @@ def dark(images, prompts):
     return -images.mean((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_a_comparison_on_a_cluster_gives_the_same_figures(cluster, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a photo of a bench\ntwo clocks\n")

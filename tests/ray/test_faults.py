@@ -66,6 +66,7 @@ def test_the_manager_comes_back_and_gives_the_tree_of_an_unbroken_run(one, local
     assert (census["searches"], census["in_flight"], census["out"], census["finished"]) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_lost_its_actors_can_go_on(one, local, cluster, tiny_folder, tmp_path):
     """As where another search of the same searcher has found them dead, and let go of them all."""
     whole = local("a red circle", CONFIGS["mcts"])
@@ -86,6 +87,7 @@ def test_a_stopped_run_goes_on_by_actors(one, local, tmp_path):
         assert result.ledger.nfe == whole.ledger.nfe and len(result.images) == 3
 
 
+@pytest.mark.slow
 def test_resume_on_the_command_line_goes_on_by_actors(cluster, local, tmp_path, capsys):
     whole = local("a red circle", CONFIGS["mcts"], out=tmp_path / "whole")
     run = stopped(tmp_path / "whole", tmp_path / "run", 6)

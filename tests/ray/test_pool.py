@@ -131,6 +131,7 @@ def test_denoisers_come_and_go_while_a_search_runs(cluster):
     assert found.notes == ()
 
 
+@pytest.mark.slow
 def test_those_that_have_come_come_again_with_the_manager(cluster):
     with pool(1, seconds=0.02) as emulated:
         ids = emulated.submit([best_of_n("s", 2000, 2)], in_flight=100)

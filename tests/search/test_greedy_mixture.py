@@ -86,7 +86,9 @@ def test_the_search_of_the_initial_noise_comes_near():
     assert few < 2 * some < 3 * many and many > -0.125
 
 
-@pytest.mark.parametrize("name, error", [("psp", 0.11), ("mcts", 0.09), ("dfs", 0.13)])
+@pytest.mark.parametrize(
+    "name, error", [("psp", 0.11), pytest.param("mcts", 0.09, marks=pytest.mark.slow), pytest.param("dfs", 0.13, marks=pytest.mark.slow)]
+)
 def test_searches_of_whole_trajectories_come_nearer_than_random_search(name, error):
     """Mean errors of 24 seeds by 64 and 256 trajectories' worth: psp .14 and .096, mcts .12 and .076, dfs (with noise) .17 and .108,
     random search .18 and .109 without noise and .18 and .119 with it; standard errors .006 to .015 and .005 to .007. By 256 the first two
