@@ -2,7 +2,6 @@
 
 PYTHON ?= python3
 VENV := .venv
-# without --no-compile, a third of the time goes to compiling modules that are never imported
 PROMPT ?= a red circle left of a blue square
 
 .PHONY: demo test test-slow chaos clean
@@ -22,6 +21,7 @@ chaos: $(VENV)/installed-test
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# --no-compile: of what comes with torch and transformers, few modules are ever imported
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --no-compile -e .
 	touch $@
