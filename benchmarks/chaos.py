@@ -14,7 +14,7 @@ journals have asked for and not told. At the end of every search: the budget is 
 journal alone rebuilds its tree. `passed`: all that, `--least` kills of each kind, and no more than 20 minutes; otherwise the exit code is 1.
 
 Recovery, by kind: `seconds` from a kill to the next outcome in each journal that had not ended, which another denoiser may have made;
-`back`, seconds until the victim, restarted or replaced, has done work itself, waited for after each of the first six kills of a kind;
+`back`, seconds until the victim, restarted or replaced, has done work itself, waited for after each of the first four kills of a kind;
 `nfe` spent once more because of the kill, as far as anybody had been told of them: with a denoiser what its units had behind them, with
 the manager what had been reported and was not in a journal, and the walks that made lost states again; `unreported`, at most how many more
 NFE a denoiser had spent in calls that it had not answered, which nobody can know.

@@ -16,7 +16,7 @@ SOON = "manager"  # is back soonest
 HOW = {"SIGKILL": 4, "ray.kill": 4, "ray.kill for good": 1}  # shares
 LEAST, MOST = 10, 1200.0  # kills of each kind that there are to be, and seconds that all may take
 NOTICE, ANSWER = 15.0, 60.0  # seconds for a death to be seen, and for an actor to say what its process is
-BACK = 6  # kills of each kind after which the victim's return is waited for; later victims may be away when the next one is killed
+BACK = 4  # kills of each kind after which the victim's return is waited for; later victims may be away when the next one is killed
 
 
 @dataclass(frozen=True)
