@@ -48,7 +48,7 @@ PROMPTS = ["a red circle", "a blue square"]
 REWARD = "benchmarks.chaos:slow_jpeg"
 HEALTH = 500  # ms between two looks at whether a node is alive
 LOOK = 0.25  # seconds between two looks of this script at the journals
-ASK, TELL = b'{"type": "ask"', b'{"type": "tell"'  # the beginnings of a unit and of an outcome in a journal
+ASK, TELL = b'{"type":"ask"', b'{"type":"tell"'  # the beginnings of a unit and of an outcome in a journal
 PATIENCE = 600.0  # seconds for work to go on, on a machine that is busy with other things
 
 

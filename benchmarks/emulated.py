@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import random
 import tempfile
 import time
@@ -208,8 +209,9 @@ class EmulatedReward(RewardWorker):
     def forget(self, key: str) -> None:
         pass
 
-    def score(self, key: str, picks: Sequence, prompts: Sequence[str], wanted: Sequence[int], refs: Sequence[Any]) -> list:
+    def score(self, packed: bytes, refs: Sequence[Any]) -> list:
         began = time.time()
+        _, picks, _, wanted = pickle.loads(packed)
         time.sleep(self.seconds * len(picks))
         scores = [Scored(random.random(), None, 1) for _ in picks]
         self.spans.append((began, time.time()))
@@ -271,7 +273,7 @@ class Emulated:
             run = Path(self.folder.name) / search.id
             if written:
                 run.mkdir()
-                (run / "journal.jsonl").write_text(line({"type": "header", "search": search.id}), encoding="utf-8")
+                (run / "journal.jsonl").write_bytes(line({"type": "header", "search": search.id}))
             cap = in_flight(search) if callable(in_flight) else in_flight
             tasks.append(Task(search, cap, 1, run if written else None))
         self._ask("submit", tasks, "emulated", self.shape, self.batch_size)

@@ -7,7 +7,6 @@ asked for, and one reward actor for all. The tree manager sits on this node, whe
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -36,6 +35,7 @@ from mcts_ray.diffusion.resolve import Model
 from mcts_ray.diffusion.sizing import check_batch_size
 from mcts_ray.executor.backend import ActorsLost, Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
+from mcts_ray.executor.record import line
 from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
 from mcts_ray.reward.resolve import module_paths
@@ -184,7 +184,7 @@ class RayBackend:
         folder = self._folder / task.search.id
         try:
             folder.mkdir()
-            (folder / "journal.jsonl").write_text(json.dumps({"type": "header", "search": task.search.id}) + "\n", encoding="utf-8")
+            (folder / "journal.jsonl").write_bytes(line({"type": "header", "search": task.search.id}))
         except OSError as error:
             words = f"folder {self._folder} for temporary files cannot be written ({error.strerror}); make room there, or name another by TMPDIR"
             raise OSError(words) from error

@@ -329,7 +329,7 @@ class Worker:
         last = [sum(len(unit.rows) for unit in units[: i + 1]) - 1 for i in range(len(units))]
         wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
-        stats, *images = spec.refs(call.remote(key, picks, prompts, wanted, batches))
+        stats, *images = spec.refs(call.remote(pickle.dumps((key, picks, prompts, wanted)), batches))
         scored, thumbnails, seconds = await self.reward.answer(stats)
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []

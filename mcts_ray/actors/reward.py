@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -64,15 +65,15 @@ class RewardWorker:
         self._scoring.pop(key, None)
 
     @ends_unless(UnknownReward, Gone)
-    def score(
-        self, key: str, picks: Sequence[tuple[int, int]], prompts: Sequence[str], wanted: Sequence[int], refs: Sequence[Any]
-    ) -> list:
+    def score(self, packed: bytes, refs: Sequence[Any]) -> list:
         """Decode and score the latents `batches[b][i]` for (b, i) in `picks`; `refs` are to the batches, lists of (C, H, W) fp32.
+        packed: key, picks, prompts and wanted, pickled.
 
         Returns the answers (`Scored`), the thumbnails of `wanted` (places in `picks`) and the seconds it took, then, each as an
         object of its own, the wanted images (H, W, 3) uint8. Raises UnknownReward if `key` has gone with an earlier process, Gone if
         batches are lost; anything else ends this process.
         """
+        key, picks, prompts, wanted = pickle.loads(packed)
         if key not in self._scoring:
             raise UnknownReward(key)
         import torch

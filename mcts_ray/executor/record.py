@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from mcts_ray.search import journal
 from mcts_ray.search.base import Cost, Outcome, Search, Work
 
@@ -23,7 +25,6 @@ except ImportError:  # a system without file locks
     fcntl = None
 
 log = logging.getLogger(__name__)
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 PATIENCE = 20.0  # seconds for a process that is about to die to let its journal go
 
 
@@ -73,8 +74,7 @@ class Recorder:
         seconds = search.ledger.seconds
         self._journal.put(journal.told(outcome, seconds))
         if outcome.reward is not None and outcome.error is None:
-            best = search.best(1)[0].reward
-            self._metrics.put({"nfe": search.ledger.nfe, "seconds": round(seconds, 3), "best": best})
+            self._metrics.put({"nfe": search.ledger.nfe, "seconds": round(seconds, 3), "best": search.top})
         self.flush()
 
     def extended(self, search: Search, nfe: int) -> None:
@@ -97,7 +97,7 @@ class _Appended:
 
     def put(self, record: dict[str, Any]) -> None:
         """Append a line with the next `flush`."""
-        self._waiting += line(record).encode()
+        self._waiting += line(record)
 
     def flush(self) -> None:
         """Write; OSError where it cannot be, and the rest waits: even half a line, which the next call completes."""
@@ -143,11 +143,6 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]
     return header, records, len(whole)
 
 
-def line(record: dict[str, Any]) -> str:
-    """One JSON object on one line."""
-    return _encode(record) + "\n"
-
-
-def write_line(file, record: dict[str, Any]) -> None:
-    """The same, into a text file."""
-    file.write(line(record))
+def line(record: dict[str, Any]) -> bytes:
+    """One JSON object on one line; NaN and infinities as Python's `json` reads them."""
+    return to_json(record) + b"\n"

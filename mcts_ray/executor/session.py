@@ -131,8 +131,8 @@ class Session:
         scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
         error = walk.error or verdict.error or final.error
-        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, gains=walk.gains)
-        outcome = replace(outcome, fallback=self._fallbacks.pop((work.search, work.id), None))
+        fallback = self._fallbacks.pop((work.search, work.id), None)
+        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, fallback=fallback, gains=walk.gains)
         self.jobs[work.search].scoring_seconds += verdict.seconds
         if answers:
             self.latent_seconds = verdict.seconds / len(answers)

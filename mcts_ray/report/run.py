@@ -29,7 +29,7 @@ from mcts_ray import __version__
 from mcts_ray.report.html import report
 from mcts_ray.report.share import replacing
 from mcts_ray.executor.base import Job
-from mcts_ray.executor.record import PATIENCE, hold, read_journal, write_line
+from mcts_ray.executor.record import PATIENCE, hold, line, read_journal
 from mcts_ray.search.base import Search
 from mcts_ray.search.journal import resumed
 
@@ -69,8 +69,8 @@ class RunDirectory:
         check_free(path)
         try:
             (path / "images").mkdir(parents=True)
-            with open(path / "journal.jsonl", "x", encoding="utf-8") as file:
-                write_line(file, {"type": "header", "version": JOURNAL_VERSION, **header})
+            with open(path / "journal.jsonl", "xb") as file:
+                file.write(line({"type": "header", "version": JOURNAL_VERSION, **header}))
             (path / "metrics.jsonl").touch(exist_ok=False)
         except OSError as error:
             raise ValueError(f"run directory {path} cannot be written ({error.strerror})") from error
@@ -113,8 +113,8 @@ class RunDirectory:
         self.job = {**job, "status": "running", "resumed": job.get("resumed", 0) + 1, "versions": versions()}
         try:
             os.truncate(self.path / "journal.jsonl", length)
-            with open(self.path / "journal.jsonl", "a", encoding="utf-8") as file:
-                write_line(file, resumed(search))
+            with open(self.path / "journal.jsonl", "ab") as file:
+                file.write(line(resumed(search)))
             write_json(self.path / "job.json", self.job)
         except OSError as error:
             raise ValueError(f"run directory {self.path} cannot be written ({error.strerror})") from error

@@ -356,6 +356,11 @@ class Search(ABC):
         return [self.finished[place] for _, place in self._ranked[:n]]
 
     @property
+    def top(self) -> float | None:
+        """The highest reward of a finished image so far, which is that of `best(1)`."""
+        return -self._ranked[0][0] if self._ranked else None
+
+    @property
     def done(self) -> bool:
         """Whether the search is over: halted, or out of time or budget with nothing in flight."""
         return self._halted or (not self._in_flight and (self.out_of_time or self._spent()))

@@ -76,15 +76,9 @@ class MCTS(TreeSearch):
         max_seconds: float | None = None,
     ) -> None:
         super().__init__(id, setting, budget, max_decodes, max_seconds)
-        self.seed = seed
-        self.branching = branching
-        self.policy = policy
-        self.stride = stride
-        self.beta = beta
-        self.widening = widening
-        self.share = share
-        self.scored = scored
-        self.wait = wait
+        self.seed, self.branching, self.policy, self.stride = seed, branching, policy, stride
+        self.beta, self.widening, self.share = beta, widening, share
+        self.scored, self.wait = scored, wait
         self._plant(Tree(root_id(seed), setting.levels, rule, calibration))
         self._pruning = pruning
         self._keeps = fusing is not None and fusing.mode in STATES
@@ -101,6 +95,7 @@ class MCTS(TreeSearch):
         self._rollouts: dict[str, list[State]] = {}  # of the units out, below their new child
         self._fusions = Fusions(fusing) if fusing else None
         self._begun: Offer | None = None  # a fusion some of whose children are still to be made
+        self._barren: tuple[float, float] | None = None  # NFE and decodes left by which no node of the tree as it is was affordable
 
     @classmethod
     def from_config(
@@ -164,7 +159,12 @@ class MCTS(TreeSearch):
             return root if self._affordable(root) else None
         if not root.completed:
             return None
-        return select(self.tree, self.beta, self.widening, self._affordable, self._offer if self._fusions else None)
+        left = self.nfe_left, self.decodes_left
+        if self._barren and left[0] <= self._barren[0] and left[1] <= self._barren[1]:
+            return None  # without a look at every node, as often as something returns when little is left
+        found = select(self.tree, self.beta, self.widening, self._affordable, self._offer if self._fusions else None)
+        self._barren = None if found or self._pruner else left
+        return found
 
     def _goes_on(self, begun: Offer | None) -> bool:
         """Whether the next child of a fusion can be made now: not if a new child of its parent would be no sibling of its particles."""
@@ -305,6 +305,8 @@ class MCTS(TreeSearch):
         leaf = self.tree.complete(child, rollout, outcome.reward, scores)
         if leaf.terminal:
             self._families.add(leaf)
+        if self._barren and any(self._affordable(node) for node in leaf.path() if node.open or node.waiting):
+            self._barren = None
         if self.chooser:
             self._take(outcome, child, rollout)
         if self._fusions:
@@ -348,10 +350,7 @@ class MCTS(TreeSearch):
             self._fusions.take_back(child)
             if self._begun and self._begun.parent is child.parent:
                 self._begun = None
-        if refused:
-            self.tree.take_back(child)
-        else:
-            self.tree.lose(child)
+        (self.tree.take_back if refused else self.tree.lose)(child)
 
     def _learn(self, child: Node, reward: float) -> None:
         """What a fused child has realised; or, of a set that has grown and is due, why its rewards do not let it be fused."""

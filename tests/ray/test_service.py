@@ -61,7 +61,7 @@ def test_extending_and_cancelling_reach_the_tree_manager(service):
     job = service.cancel(long.id)
     assert job.status == "cancelled" and job.result["images"] and job.result["ledger"]["nfe"] < 10_000
     journal = Path(job.result["run_dir"], "journal.jsonl").read_text()
-    assert '"type": "extend", "nfe": 40' in journal
+    assert '"type":"extend","nfe":40' in journal
 
 
 def test_the_actor_is_restarted_and_goes_on(cluster, service):

@@ -164,7 +164,7 @@ def test_a_search_planned_whole_begins_anew_with_more_budget(tiny):
     job = tiny.client.wait(submitted(tiny, algorithm="psp").id)
     tiny.client.extend(job.id, 8)
     again = tiny.client.wait(job.id)
-    assert again.status == "done" and again.result["ledger"]["nfe"] == 20 and '"type": "extend"' not in "".join(journal(tiny, again))
+    assert again.status == "done" and again.result["ledger"]["nfe"] == 20 and '"type":"extend"' not in "".join(journal(tiny, again))
 
 
 def test_a_crash_before_the_record_says_so_costs_nothing(tiny, searcher, monkeypatch):
