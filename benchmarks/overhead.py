@@ -6,8 +6,8 @@ scenes: real searches with the scenes model by a Ray cluster of their own, one d
 of a search, from its first ask to its last tell, that in which neither the denoiser nor decoding and rewarding was at work: the union of
 their calls is taken, so that work side by side hides no idle time. batch: an emulated denoiser of 250 ms a batch (`benchmarks.emulated`);
 `outside`: of the time from its first step to its last, that in which neither it nor the reward actor was at work. manager: emulated
-denoisers that take no time, so that the manager is what is waited for: leaves told each second, of sixteen jobs and of one, each with its
-journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is as `wanted`;
+denoisers of batches of 32 that take no time, so that the manager is what is waited for: leaves told each second, of sixteen jobs and of
+one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is as `wanted`;
 otherwise the exit code is 1.
 """
 
@@ -27,6 +27,7 @@ from benchmarks.emulated import Emulated, best_of_n, cluster, mcts, union
 
 PROMPT = "a red circle left of a blue square"
 BATCH, SECONDS = 8, 0.25
+WIDE = 32  # samples of a batch that takes no time
 SMALL = (4, 16, 16)  # of a latent, where its bytes are not what is measured
 WANTED = {"scenes": 0.1, "batch": 0.01, "manager": 2000}  # `outside` at most, leaves each second at least
 
@@ -129,9 +130,9 @@ def manager(runs: int, leaves: int, denoisers: int) -> dict[str, dict[str, float
     for label, make in jobs.items():
         rates = []
         for _ in range(runs):
-            with Emulated(denoisers, BATCH, 0.0, 0.0, rewards=1, shape=SMALL) as emulated:
+            with Emulated(denoisers, WIDE, 0.0, 0.0, rewards=1, shape=SMALL) as emulated:
                 start = time.perf_counter()
-                found = emulated.finish(emulated.submit(make(), in_flight=4 * denoisers * BATCH))
+                found = emulated.finish(emulated.submit(make(), in_flight=4 * denoisers * WIDE))
                 rates.append(sum(len(one.finished) for one in found) / (time.perf_counter() - start))
         rows[label] = {"leaves_per_second": round(median(rates), 1)}
     return rows
@@ -166,7 +167,7 @@ def main() -> int:
             if "batch" in parts:
                 results["batch"] = {"seconds": args.seconds, "size": BATCH, "rows": batch(args.runs, args.budget, args.seconds)}
             if "manager" in parts:
-                about = {"leaves": args.leaves, "denoisers": args.denoisers}
+                about = {"leaves": args.leaves, "denoisers": args.denoisers, "size": WIDE}
                 results["manager"] = {**about, "rows": manager(args.runs, args.leaves, args.denoisers)}
     results |= {"wanted": WANTED, "passed": judged(results)}
     if args.name == "-":
