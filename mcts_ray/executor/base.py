@@ -113,8 +113,10 @@ class Job:
 
         `batch_size`: of the engine it had. ValueError if the journal is not that of this search, or it cannot spend more.
         """
+        spent = max((record.get("seconds", 0.0) for record in records), default=0.0)  # also by units that are walked again
         records = effective(records, self.search.id)
         replay(self.search, records, self._replayed)
+        self.search.tick(max(spent, self.search.ledger.seconds))
         self._released()
         self.search.transitions()  # a trainer has had them
         if (more := budget - self.search.budget) > 0:

@@ -73,7 +73,7 @@ class Session:
             self.turn.append(job)
             self.shares.enter(job.search.id)
             self._number(unit.work for unit in job.recovered)
-            if job.search.ledger.seconds:
+            if job.search.ledger.seconds or job.recovered:
                 self._started[job.search.id] = self.clock() - job.search.ledger.seconds
 
     def take(self, room: int) -> list[Work]:

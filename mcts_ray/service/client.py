@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,9 +25,9 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from mcts_ray.config import SearchConfig
-from mcts_ray.service.errors import KINDS, Invalid, ServiceError, Unavailable, sentence
+from mcts_ray.service.errors import KINDS, Invalid, NotFound, ServiceError, Unavailable, sentence
 from mcts_ray.service.home import find_service
-from mcts_ray.service.models import ENDED, Best, Extension, Health, Job, JobList, JobProgress, ModelList, SearchRequest, Status
+from mcts_ray.service.models import ENDED, ID, Best, Extension, Health, Job, JobList, JobProgress, ModelList, SearchRequest, Status
 
 T = TypeVar("T")
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # seconds; streams send something every 15
@@ -59,21 +60,23 @@ class _Call:
 class _Api:
     """Every call of the API, once for both clients; `_call` sends it, and returns what its answer says or a coroutine that does."""
 
-    def submit(self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None) -> Job:
-        """Queue a search; the same idempotency `key` again gives the same one."""
+    def submit(
+        self, prompt: str, config: SearchConfig | dict[str, Any] | None = None, model: str | None = None, key: str | None = None
+    ) -> Job:
+        """Queue a search; the same idempotency `key` again gives the same one. config: also the fields alone, as JSON has them."""
         return self._call(_submission(prompt, config, model, key))
 
     def job(self, id: str) -> Job:
         """One search."""
-        return self._call(_Call("GET", f"/v1/searches/{id}", _model(Job)))
+        return self._call(_Call("GET", f"{_search(id)}", _model(Job)))
 
     def cancel(self, id: str) -> Job:
         """End a search; what it has found is kept."""
-        return self._call(_Call("DELETE", f"/v1/searches/{id}", _model(Job)))
+        return self._call(_Call("DELETE", f"{_search(id)}", _model(Job)))
 
     def extend(self, id: str, nfe: int) -> Job:
         """Let a search spend `nfe` more; one that has ended is begun again."""
-        return self._call(_Call("POST", f"/v1/searches/{id}/budget", _model(Job), Extension(nfe=nfe).model_dump()))
+        return self._call(_Call("POST", f"{_search(id)}/budget", _model(Job), _made(Extension, nfe=nfe).model_dump()))
 
     def resume(self, id: str) -> Job:
         """Begin a search again that was cancelled or has failed."""
@@ -81,19 +84,19 @@ class _Api:
 
     def image(self, id: str, n: int = 1) -> Image.Image:
         """An image of a search that has ended; 1 is the best."""
-        return self._call(_Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: Image.open(io.BytesIO(answer.content))))
+        return self._call(_Call("GET", f"{_search(id)}/images/{n}", lambda answer: Image.open(io.BytesIO(answer.content))))
 
     def png(self, id: str, n: int = 1) -> bytes:
         """The same as the file it is, with its metadata."""
-        return self._call(_Call("GET", f"/v1/searches/{id}/images/{n}", lambda answer: answer.content))
+        return self._call(_Call("GET", f"{_search(id)}/images/{n}", lambda answer: answer.content))
 
     def tree(self, id: str) -> dict[str, Any]:
         """Every node of a search that has ended."""
-        return self._call(_Call("GET", f"/v1/searches/{id}/tree", lambda answer: answer.json()))
+        return self._call(_Call("GET", f"{_search(id)}/tree", lambda answer: answer.json()))
 
     def report(self, id: str) -> str:
         """The HTML report of a search that has ended."""
-        return self._call(_Call("GET", f"/v1/searches/{id}/report", lambda answer: answer.text))
+        return self._call(_Call("GET", f"{_search(id)}/report", lambda answer: answer.text))
 
     def models(self) -> ModelList:
         """The models that are served."""
@@ -156,7 +159,7 @@ class Client(_Api):
 
     def _signs(self, id: str) -> Iterator[Event | None]:
         """Signs of life of a search: its events, and None for those without one."""
-        with _connecting(), self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
+        with _connecting(), self._http.stream("GET", f"{_search(id)}/events") as answer:
             if answer.is_error:
                 answer.read()
                 _refuse(answer)
@@ -219,7 +222,7 @@ class AsyncClient(_Api):
 
     async def _signs(self, id: str) -> AsyncIterator[Event | None]:
         with _connecting():
-            async with self._http.stream("GET", f"/v1/searches/{id}/events") as answer:
+            async with self._http.stream("GET", f"{_search(id)}/events") as answer:
                 if answer.is_error:
                     await answer.aread()
                     _refuse(answer)
@@ -239,7 +242,7 @@ class AsyncClient(_Api):
     if TYPE_CHECKING:
 
         async def submit(
-            self, prompt: str, config: SearchConfig | None = None, model: str | None = None, key: str | None = None
+            self, prompt: str, config: SearchConfig | dict[str, Any] | None = None, model: str | None = None, key: str | None = None
         ) -> Job: ...
         async def job(self, id: str) -> Job: ...
         async def cancel(self, id: str) -> Job: ...
@@ -262,20 +265,32 @@ class _connecting:
     def __exit__(self, kind, error, _) -> None:
         if isinstance(error, httpx.TransportError):
             try:
-                where = f"at {error.request.url.copy_with(path='/')}"
+                where = f"at {error.request.url.copy_with(path='/', query=None)}"
             except RuntimeError:
                 where = "there"
             raise ConnectionError(f"no service answers {where} ({str(error) or type(error).__name__})") from error
 
 
-def _submission(prompt: str, config: SearchConfig | None, model: str | None, key: str | None) -> _Call:
-    values = config.model_dump(exclude_unset=True, mode="json") if config else {}
-    try:
-        request = SearchRequest(prompt=prompt, model=model, **values)
-    except ValidationError as error:
-        raise Invalid(sentence(error.errors())) from error
+def _submission(prompt: str, config: SearchConfig | dict[str, Any] | None, model: str | None, key: str | None) -> _Call:
+    values = config.model_dump(exclude_unset=True, mode="json") if isinstance(config, SearchConfig) else dict(config or {})
+    request = _made(SearchRequest, prompt=prompt, model=model, **values)
     body = request.model_dump(exclude_unset=True, exclude_none=True, mode="json")
     return _Call("POST", "/v1/searches", _model(Job), body, headers={"Idempotency-Key": key or uuid.uuid4().hex})
+
+
+def _made(kind: type[T], **fields: Any) -> T:
+    """A body of a request; Invalid with a sentence if it cannot be."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise Invalid(sentence(error.errors())) from error
+
+
+def _search(id: str) -> str:
+    """The path of a search. NotFound for what is no id."""
+    if not re.fullmatch(ID, id):
+        raise NotFound(f"there is no search {id!r}")
+    return f"/v1/searches/{id}"
 
 
 def _page(left: float, after: str | None, status: str | None) -> _Call:

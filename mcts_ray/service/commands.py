@@ -188,7 +188,7 @@ def watch(id: Id, as_json: Json = False) -> int:
 def result(
     id: Id,
     out: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Fetch the run directory into DIR. [runs/ID, if it is not on this machine]")
+        Optional[Path], typer.Option(metavar="DIR", help="Fetch images, report, tree and result into DIR. [runs/ID, if not on this machine]")
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -197,7 +197,7 @@ def result(
 
     with _client() as client:
         job = client.job(id)
-        if not job.has_ended:
+        if not job.has_ended and job.result is None:
             raise ValueError(f"search {id} is {job.status}; `mcts-ray watch {id}` returns when it has ended")
         if job.result is None:
             _say(job.error or f"search {id} was {job.status} before it had found anything")
@@ -206,8 +206,10 @@ def result(
         if out is not None or not Path(found["run_dir"]).is_dir():
             found = fetch(client, job, out or Path("runs") / id)
     _print(found, as_json, _found(found))
-    if job.error:
-        _say(job.error)
+    if not job.has_ended:
+        _say(f"search {id} is {job.status} once more; this is what it had found before")
+    elif job.error or not found["images"]:
+        _say(job.error or f"search {id} was {job.status} before it had found an image")
     return int(not found["images"])
 
 
@@ -268,7 +270,7 @@ def _client() -> Iterator[Client]:
     """A client; what is wrong with a request is the user's mistake, and said as such."""
     from mcts_ray.service.client import Client
     from mcts_ray.service.errors import ServiceError
-    from mcts_ray.service.home import find_service
+    from mcts_ray.service.home import find_service, token_source
 
     url, token = find_service()
     with Client(url, token) as client:
@@ -277,6 +279,8 @@ def _client() -> Iterator[Client]:
         except ConnectionError as error:
             raise ValueError(f"{error}; start it with `mcts-ray up`") from None
         except ServiceError as error:
+            if error.status == 401:
+                raise ValueError(f"the service at {url} does not take the token of {token_source()}") from None
             if 400 <= error.status < 429:
                 raise ValueError(str(error)) from None
             raise
@@ -293,7 +297,8 @@ def _submit_all(client: Client, prompts: list[str], keys: list[str | None], sear
         except Invalid as error:
             for job in found:
                 typer.echo(job.id)
-            raise Invalid(f"prompt {len(found) + 1} of {len(prompts)}: {error}" if len(prompts) > 1 else str(error)) from None
+            queued = f"; the {len(found)} before it are queued, leave them out when you repeat this" if found else ""
+            raise Invalid(f"prompt {len(found) + 1} of {len(prompts)}: {error}{queued}" if len(prompts) > 1 else str(error)) from None
     return found
 
 

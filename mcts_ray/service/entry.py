@@ -37,7 +37,8 @@ class Entry:
 
     def job(self) -> Job:
         cancelling = self.cancel.is_set() and not self.record.has_ended
-        progress = _final(self.record) if self.record.has_ended else self.progress
+        progress = None if self.record.has_ended else self.progress
+        progress = progress or _final(self.record)
         return self.record.job(progress=progress, cancelling=cancelling)
 
     def hopeless(self, attempts: int) -> bool:
@@ -81,7 +82,9 @@ def replaces(result: dict[str, Any] | None, status: str, earlier: dict[str, Any]
     if result is None or earlier is None or status == "done":
         return result is not None
     best, before = result["reward"]["best"], earlier["reward"]["best"]
-    return before is None or (best is not None and best >= before)
+    if before is None:  # neither has an image, perhaps: then that which knows what has been spent
+        return best is not None or result["ledger"]["nfe"] >= earlier["ledger"]["nfe"]
+    return best is not None and best >= before
 
 
 def _final(record: Record) -> JobProgress | None:

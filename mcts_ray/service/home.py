@@ -77,9 +77,16 @@ def find_service() -> tuple[str, str | None]:
     url = os.environ.get("MCTS_RAY_URL") or read_state().get("url")
     if not url:
         raise ValueError("no service is known here; start one with `mcts-ray up`, or set MCTS_RAY_URL")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"MCTS_RAY_URL {url!r} is no address of a service; it must look like http://127.0.0.1:8000")
     file = home() / "token"
     token = os.environ.get(TOKEN, "").strip() or (_read_token(file) if file.is_file() else None)
     return url.rstrip("/"), token
+
+
+def token_source() -> str:
+    """Where the token of `find_service` comes from, in words."""
+    return TOKEN if os.environ.get(TOKEN, "").strip() else str(home() / "token")
 
 
 def read_state() -> dict[str, Any]:

@@ -40,6 +40,8 @@ def add_images(app: FastAPI, jobs: Any, guard: list) -> None:
             search = body.search()
         except ValidationError as error:
             raise Invalid(sentence(error.errors())) from error
+        except ValueError as error:
+            raise Invalid(str(error)) from error
         job = await jobs.submit(search, f"own-{uuid.uuid4().hex}")
         try:
             job = await _ended(jobs, job, request)

@@ -147,7 +147,8 @@ class Jobs(LifeCycle):
     async def file(self, id: str, name: str) -> bytes:
         """A file of the run directory: tree.json, report.html, or images/NN.png. NotFound if there is none (yet)."""
         record = self._entry(id).record
-        data = await asyncio.to_thread(self.store.read, id, record.found or record.run, name) if record.has_ended else None
+        place = record.found or (record.run if record.has_ended else 0)
+        data = await asyncio.to_thread(self.store.read, id, place, name) if place else None
         if data is None:
             state = f"it is {record.status}, and has none" if record.has_ended else f"it is {record.status}; they come at its end"
             raise NotFound(f"search {id} has no {name}: {state}")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcts_ray.config import SearchConfig
+from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
@@ -88,7 +88,9 @@ class Job(BaseModel):
     cancelling: bool = Field(False, description="Whether it was cancelled and is about to end.")
     progress: JobProgress | None = None
     error: str | None = Field(None, description="Why it has failed, in one sentence.")
-    result: dict[str, Any] | None = Field(None, description="The object that `mcts-ray search --json` prints, once there is one.")
+    result: dict[str, Any] | None = Field(
+        None, description="The object that `mcts-ray search --json` prints, once there is one; while more is searched, that of before."
+    )
 
     @property
     def has_ended(self) -> bool:
@@ -180,7 +182,7 @@ class ImageRequest(Body):
     n: int | None = Field(1, ge=1, le=10, description="How many images.")
     size: str | None = Field(None, description="WIDTHxHEIGHT in pixels, or auto.", json_schema_extra={"pattern": SIZE})
     response_format: Literal["b64_json", "url"] | None = Field("b64_json", description="The images themselves, or where they are.")
-    budget: int | None = Field(None, ge=1, description="NFE; None: as for searches.")
+    budget: int | None = Field(None, ge=1, description="NFE, enough for n trajectories; None: as for searches, or as many as n needs.")
     algorithm: str | None = Field(None, description="Search algorithm; None: as for searches.")
     reward: str | None = Field(None, description="A reward by name, or a sum; None: that of the model, see /v1/models.")
     seed: int | None = Field(0, ge=0, description="Seed of all noise.")
@@ -198,7 +200,11 @@ class ImageRequest(Body):
         if self.size not in (None, "auto"):
             size = dict(zip(("width", "height"), map(int, self.size.split("x"))))
         given = {name: value for name in ("budget", "algorithm", "reward") if (value := getattr(self, name)) is not None}
-        return SearchRequest(prompt=self.prompt, model=self.model, images=self.n or 1, seed=self.seed or 0, **size, **given)
+        search = SearchRequest(prompt=self.prompt, model=self.model, images=self.n or 1, seed=self.seed or 0, **size, **given)
+        least, budget = search.images * search.levels, search.budget or BUDGET_IN_TRAJECTORIES * search.levels
+        if budget < least and self.budget is not None:
+            raise ValueError(f"budget {budget} is below {search.images} images of {search.levels} NFE; give at least {least}")
+        return search if budget >= least else search.model_copy(update={"budget": least})
 
 
 class ImageData(BaseModel):

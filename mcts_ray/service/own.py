@@ -33,10 +33,16 @@ def start(cpus: int, dashboard: bool) -> str:
 
 
 def stop(session: str | None) -> None:
-    """End the processes of the cluster, known by its session folder; others on this machine live on."""
+    """End the processes of the cluster, known by its session folder, and what else the `ray start` of its head has started; others on
+    this machine live on."""
     if not session:
         return
-    _end(lambda process: any(session in word for word in process.cmdline()))
+    started = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name() == "gcs_server" and any(session in word for word in process.cmdline()):
+                started.add(os.getsid(process.pid))  # `start` gives it a session of its own
+    _end(lambda process: os.getsid(process.pid) in started or any(session in word for word in process.cmdline()))
 
 
 def _end(one_of_them: Callable[[psutil.Process], bool]) -> None:

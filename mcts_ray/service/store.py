@@ -61,10 +61,9 @@ class Record(BaseModel):
         return self.status in ENDED
 
     def job(self, **more) -> Job:
-        """As clients see it: while it is carried out once more, what was found before is not shown."""
+        """As clients see it; while it is carried out once more, with what was found before."""
         asked = self.request
-        own = self.model_dump(include={"id", "status", "created", "started", "ended", "attempt", "error"})
-        own["result"] = self.result if self.has_ended else None
+        own = self.model_dump(include={"id", "status", "created", "started", "ended", "attempt", "error", "result"})
         return Job(prompt=asked.prompt, model=asked.model, algorithm=asked.algorithm, budget=asked.budget, **own, **more)
 
 
