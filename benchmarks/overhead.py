@@ -123,8 +123,8 @@ def manager(runs: int, leaves: int, denoisers: int) -> dict[str, dict[str, float
     jobs: dict[str, Callable[[], Sequence]] = {
         "16 jobs": lambda: [best_of_n(f"s{at}", leaves // 16, 1) for at in range(16)],
         "1 job": lambda: [best_of_n("s", leaves, 1)],
-        "16 jobs, mcts": lambda: [mcts(f"s{at}", leaves // 4, 4) for at in range(16)],
-        "1 job, mcts": lambda: [mcts("s", 4 * leaves, 4)],
+        "16 jobs, mcts": lambda: [mcts(f"s{at}", leaves // 12, 4) for at in range(16)],  # a leaf is 4/3 NFE there
+        "1 job, mcts": lambda: [mcts("s", 4 * leaves // 3, 4)],
     }
     rows = {}
     for label, make in jobs.items():

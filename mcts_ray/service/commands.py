@@ -328,7 +328,7 @@ def _shown(show: Callable[[Any], None]) -> Callable[[Any], None]:
 
 def _line(job: Job) -> str:
     best = f", best {job.result['reward']['best']:.3f}" if job.result and job.result["reward"]["best"] is not None else ""
-    spent = job.result["ledger"]["nfe"] if job.result else job.progress.nfe if job.progress else 0
+    spent = job.progress.nfe if job.progress else 0
     return f"{job.id}  {job.status:<9}  {spent}/{job.budget} NFE{best}  {job.prompt}{f'  ({job.error})' if job.error else ''}"
 
 

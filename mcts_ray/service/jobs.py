@@ -134,7 +134,7 @@ class Jobs(LifeCycle):
             if record.has_ended:
                 self._check_queue()
                 await self._again(entry, request=request)
-                entry.cancel, entry.losses, entry.reached = threading.Event(), 0, 0
+                entry.cancel, entry.losses, entry.reached, entry.progress = threading.Event(), 0, 0, None
             elif record.status == "running" or entry.cancel.is_set():
                 await self._extend_running(entry, request, nfe)
             else:

@@ -169,6 +169,19 @@ def test_the_end_of_a_run_waits_for_its_storage_too(searcher, tmp_path, monkeypa
     assert tries == ["done"] * 3 and "Read-only file system" in seen[-1].paused and (tmp_path / "run" / "report.html").exists()
 
 
+def test_time_that_was_spent_before_anything_was_told_counts(searcher, tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SearchInterrupted) as first:
+        searcher("a red circle", CONFIGS["mcts"], stop, out=tmp_path / "run")
+    assert not [line for line in record.read_journal(tmp_path / "run")[1] if line["type"] == "tell"]
+    with pytest.raises(SearchInterrupted) as second:
+        searcher.resume(tmp_path / "run", stop)
+    before, after = (stopped.value.results[0].ledger.seconds for stopped in (first, second))
+    assert 0 < before < after
+
+
 def test_a_journal_that_tells_of_something_else_says_nothing_of_how_far_units_were():
     ask = {"type": "ask", "work": "a", "edges": [["n", 2, 0.0], ["m", 0, 0.0]], "scored": []}
     tell = {"type": "tell", "work": "b"}

@@ -28,12 +28,20 @@ def test_the_configuration_arrives_as_it_was_given(service):
     request = service.jobs_object._entries[job.id].record.request
     assert request.config().model_dump() == {**config.model_dump(), "reward": "scenes"}
     assert service.client.submit(PROMPT, config, key="k").id == job.id
+    assert service.client.submit(PROMPT, config.model_dump(exclude_unset=True), key="k").id == job.id
 
 
 def test_refusals_are_raised_as_what_they_are(make):
     service = make(max_running=1, max_queue=1, retry_after=3)
     with pytest.raises(NotFound, match="there is no search abc"):
         service.client.job("abc")
+    for id in ("", "../../etc", "a b"):
+        with pytest.raises(NotFound, match="there is no search"):
+            service.client.job(id)
+    with pytest.raises(Invalid, match="nfe: input should be greater than or equal to 0"):
+        service.client.extend("abc", -4)
+    with pytest.raises(Invalid, match="there is no field 'budgets'"):
+        service.client.submit(PROMPT, {"budgets": 60})
     with pytest.raises(Invalid, match="outside the scenes grammar"):
         service.client.submit("a cat")
     with pytest.raises(Invalid, match="prompt"):

@@ -100,7 +100,7 @@ def test_cancel_resume_and_failure(live, held, mcts_ray):
         (("submit", PROMPT, "--model", "/tmp"), "is not served here"),
         (("submit", "--file", "missing.txt"), "cannot be read"),
         (("watch", "unknown"), "there is no search unknown"),
-        (("result", "../../etc"), "there is nothing at this address"),
+        (("result", "../../etc"), "there is no search '../../etc'"),
         (("cancel", "unknown"), "there is no search unknown"),
         (("resume", "unknown"), "there is no search unknown"),
         (("jobs", "--status", "finished"), "status"),

@@ -46,6 +46,9 @@ def test_the_environment_goes_before_the_files(monkeypatch):
     token = make_token()
     write_state({"url": "http://127.0.0.1:8000", "address": "127.0.0.1:1", "session": None})
     assert find_service() == ("http://127.0.0.1:8000", token) and (home() / "url").read_text() == "http://127.0.0.1:8000\n"
+    monkeypatch.setenv("MCTS_RAY_URL", "searches")
+    with pytest.raises(ValueError, match="MCTS_RAY_URL 'searches' is no address"):
+        find_service()
     monkeypatch.setenv("MCTS_RAY_URL", "https://searches/")
     for text in ("other", "other\n"):  # as a file that is read into the environment ends
         monkeypatch.setenv("MCTS_RAY_TOKEN", text)

@@ -47,6 +47,8 @@ def test_null_is_as_good_as_leaving_a_field_out(service, held):
     assert answer.status_code == 200 and list(answer.json()["data"][0]) == ["b64_json"], answer.text
     request = service.jobs_object._entries[answer.json()["search"]].record.request
     assert (request.images, request.seed, request.algorithm, request.budget) == (1, 0, "best-of-n", 240)
+    many = service.http.post(IMAGES, json={"prompt": PROMPT, "n": 10}).json()["search"]
+    assert service.jobs_object._entries[many].record.request.budget == 300
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_null_is_as_good_as_leaving_a_field_out(service, held):
         ({"size": "0x64"}, "size", "size must be auto or"),
         ({"size": "32x32"}, None, "scenes reward reads images of"),
         ({"size": "4x64"}, None, "width: input should be greater than or equal to 8"),
+        ({"n": 8, "budget": 60}, None, "budget 60 is below 8 images of 30 NFE; give at least 240"),
         ({"n": 11}, "n", "n: input should be less than or equal to 10"),
         ({"n": "2"}, "n", "n: input should be a valid integer"),
         ({"prompt": None}, "prompt", "prompt: input should be a valid string"),

@@ -33,7 +33,7 @@ def test_cancelling_what_waits_to_go_on_keeps_what_it_had_found(make, held):
     held.go.clear()
     until(service, submit(service).json()["id"], "running")
     again = service.client.extend(done.id, 30)
-    assert (again.status, again.result) == ("queued", None)
+    assert (again.status, again.result, again.progress.nfe) == ("queued", done.result, 60) and service.client.png(done.id) == b"\x89PNG"
     job = service.client.cancel(done.id)
     assert (job.status, job.budget, job.result) == ("cancelled", 90, done.result) and service.client.png(job.id) == b"\x89PNG"
     service.restart()
@@ -54,6 +54,7 @@ def test_an_attempt_that_finds_nothing_better_leaves_what_was_found(service, hel
         assert (job.status, job.error) == ("failed", "RuntimeError: out of memory")
     else:
         until(service, done.id, "running")
+        assert service.client.job(done.id).result == done.result and service.client.tree(done.id) == {"nodes": []}
         job = service.client.cancel(done.id)
         assert job.status == "cancelled"
     assert [out.name for out in held.outs] == ["1", "2"] and job.result == done.result
@@ -64,8 +65,8 @@ def test_an_attempt_that_finds_nothing_better_leaves_what_was_found(service, hel
     assert job.status == "done" and job.result["run_dir"].endswith("/3") and job.result["reward"]["best"] == 0.4
 
 
-def found(best):
-    return {"reward": {"best": best}}
+def found(best, nfe=60):
+    return {"reward": {"best": best}, "ledger": {"nfe": nfe}}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,7 @@ def found(best):
         (None, "cancelled", found(0.1), False), (None, "failed", None, False), (found(0.1), "cancelled", None, True),
         (found(None), "failed", found(0.1), False), (found(0.1), "cancelled", found(0.2), False),
         (found(0.2), "cancelled", found(0.2), True), (found(0.1), "done", found(0.2), True), (found(0.1), "failed", found(None), True),
+        (found(None, 0), "cancelled", found(None), False), (found(None), "cancelled", found(None, 30), True),
     ],
 )  # fmt: skip
 def test_what_goes_before_what(new, status, earlier, replaced):
