@@ -21,13 +21,12 @@ chaos: $(VENV)/installed-test
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# --no-compile: of what comes with torch and transformers, few modules are ever imported
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --no-compile -e .
+	$(VENV)/bin/python -m pip install --quiet -e .
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --no-compile -e '.[test]'
+	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
 	touch $@ $(VENV)/installed
 
 clean:
