@@ -163,7 +163,10 @@ def test_models_side_by_side_do_not_disturb_each_other(one, local, tiny_xl_folde
 
 
 def test_one_search_keeps_both_denoisers_at_work(two, cluster):
-    result = two("a red circle", CONFIG.model_copy(update={"algorithm": "best-of-n", "budget": 240, "seeds": None}))
+    config, deadline = CONFIG.model_copy(update={"algorithm": "best-of-n", "budget": 240, "seeds": None}), time.monotonic() + 60
+    while two("a red circle", config) and not min(in_flight(two, cluster)["nfe"]) and time.monotonic() < deadline:
+        time.sleep(1)  # a search begins with the denoiser that is there first
+    result = two("a red circle", config)
     shares = in_flight(two, cluster)["nfe"]
     assert sum(shares) == result.ledger.nfe == 240 and min(shares) >= 0.3 * 240
 
