@@ -7,8 +7,8 @@ of a search, from its first ask to its last tell, that in which neither the deno
 their calls is taken, so that work side by side hides no idle time. batch: an emulated denoiser of 250 ms a batch (`benchmarks.emulated`);
 `outside`: of the time from its first step to its last, that in which neither it nor the reward actor was at work. manager: emulated
 denoisers of batches of 32 that take no time, so that the manager is what is waited for: leaves told each second, of sixteen jobs and of
-one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is as `wanted`;
-otherwise the exit code is 1.
+one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is
+as `wanted`; otherwise the exit code is 1.
 """
 
 from __future__ import annotations

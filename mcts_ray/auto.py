@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.config import SearchConfig
 from mcts_ray.settings import make_config
 
 AUTO = "auto"
@@ -33,7 +33,7 @@ def choose(config: SearchConfig, model: str) -> Choice:
     update: dict[str, Any] = {}
     if not WALKS & config.model_fields_set:
         update["k"] = max(1, round(config.levels / CALLS))
-    times = (config.budget or BUDGET_IN_TRAJECTORIES * config.levels) / config.levels
+    times = config.spendable / config.levels
     if times < RICH:
         why = f"auto takes best-of-n with long jumps: at {times:.3g} times T no search was better on hard test prompts of scenes"
         return Choice(_with(config, update | {"algorithm": "best-of-n"}), f"{why} (benchmarks/results/quality-main.json)")

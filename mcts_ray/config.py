@@ -305,10 +305,7 @@ class SearchConfig(BaseModel):
     @model_validator(mode="after")
     def _budget_pays_for_a_trajectory(self) -> SearchConfig:
         if self.budget is not None and self.budget < self.trajectory_nfe:
-            raise ValueError(
-                f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE "
-                f"({self._stride_words})"
-            )
+            raise ValueError(f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE ({self._stride_words})")
         return self
 
     @field_validator("prune", mode="before")
@@ -337,7 +334,7 @@ class SearchConfig(BaseModel):
             return self
         if self.algorithm != "mcts":
             raise ValueError(f"{self.algorithm} has no siblings to fuse; leave fuse at none or set algorithm to mcts")
-        affordable = (self.budget or BUDGET_IN_TRAJECTORIES * self.levels) // self.trajectory_nfe
+        affordable = self.spendable // self.trajectory_nfe
         if self.phi == 0 and affordable < 7:
             raise ValueError(f"with phi 0 only seeds can be fused, 6 into one more; the budget pays for {affordable} seeds")
         return self
@@ -346,6 +343,11 @@ class SearchConfig(BaseModel):
     def scores_in_engine(self) -> bool:
         """Whether a network scores states beside the denoiser, without a decode."""
         return self.step_reward in ("lrm", "value")
+
+    @property
+    def spendable(self) -> int:
+        """NFE of `budget`, or of its default."""
+        return self.budget or BUDGET_IN_TRAJECTORIES * self.levels
 
     @property
     def trajectory_nfe(self) -> int:
@@ -375,14 +377,13 @@ class SearchConfig(BaseModel):
 
     def resolved(self, scenes: bool, size: tuple[int, int], reward: str | None) -> SearchConfig:
         """This configuration with every default filled in: for a model of `size` (height, width), `scenes` or not."""
-        budget = self.budget or BUDGET_IN_TRAJECTORIES * self.levels
         defaults = {
-            "budget": budget,
+            "budget": self.spendable,
             "guidance": 3.0 if scenes else 7.5,
             "height": size[0],
             "width": size[1],
             "reward": reward,
-            "in_flight": max(1, budget // 8),
+            "in_flight": max(1, self.spendable // 8),
             "step_reward": "x0" if self.algorithm in SCORED else "none",
             "eta": self._default_eta,
             "phi_schedule": "taper" if self.algorithm == "mcts" else None,

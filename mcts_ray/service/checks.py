@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mcts_ray.checks import (
     check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes, own_reward,
 )  # fmt: skip
-from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, image_size
 from mcts_ray.reward.resolve import REWARDS
 from mcts_ray.service.models import SearchRequest
@@ -39,19 +39,13 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
     for check in (check_step_model, check_ige, fusion_decoder):
         check(model, request.config())
     check_size(reward, *image_size(models[model], request.height, request.width))
-    budget = budget_of(request)
     seconds = request.max_seconds or settings.max_seconds  # one that names none has the operator's
-    return request.model_copy(update={"model": model, "reward": reward, "budget": budget, "max_seconds": seconds})
+    return request.model_copy(update={"model": model, "reward": reward, "budget": request.spendable, "max_seconds": seconds})
 
 
 def reward_of(model: str, settings: Settings) -> str | None:
     """The reward of a search that names none: the model's own, else the operator's; None: it must name one."""
     return own_reward(model) or settings.reward
-
-
-def budget_of(request: SearchRequest) -> int:
-    """NFE that it may spend, the default filled in."""
-    return request.budget or BUDGET_IN_TRAJECTORIES * request.levels
 
 
 def most(settings: Settings) -> dict[str, float]:
@@ -69,7 +63,7 @@ def check_limits(request: SearchRequest, settings: Settings) -> None:
             raise ValueError(f"{name} has {len(text)} characters; this service allows {settings.max_prompt}")
         if _CONTROL.search(text):
             raise ValueError(f"{name} holds a control character; send it on one line")
-    check_budget(budget_of(request), settings)
+    check_budget(request.spendable, settings)
     for name, limit in most(settings).items():
         value = getattr(request, name)
         if value is not None and value > limit:

@@ -37,8 +37,7 @@ class Entry:
 
     def job(self) -> Job:
         cancelling = self.cancel.is_set() and not self.record.has_ended
-        progress = None if self.record.has_ended else self.progress
-        progress = progress or _final(self.record)
+        progress = (None if self.record.has_ended else self.progress) or _final(self.record)
         return self.record.job(progress=progress, cancelling=cancelling)
 
     def hopeless(self, attempts: int) -> bool:

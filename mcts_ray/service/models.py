@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcts_ray.config import BUDGET_IN_TRAJECTORIES, SearchConfig
+from mcts_ray.config import SearchConfig
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
@@ -201,10 +201,10 @@ class ImageRequest(Body):
             size = dict(zip(("width", "height"), map(int, self.size.split("x"))))
         given = {name: value for name in ("budget", "algorithm", "reward") if (value := getattr(self, name)) is not None}
         search = SearchRequest(prompt=self.prompt, model=self.model, images=self.n or 1, seed=self.seed or 0, **size, **given)
-        least, budget = search.images * search.levels, search.budget or BUDGET_IN_TRAJECTORIES * search.levels
-        if budget < least and self.budget is not None:
-            raise ValueError(f"budget {budget} is below {search.images} images of {search.levels} NFE; give at least {least}")
-        return search if budget >= least else search.model_copy(update={"budget": least})
+        least = search.images * search.levels
+        if self.budget is not None and self.budget < least:
+            raise ValueError(f"budget {self.budget} is below {search.images} images of {search.levels} NFE; give at least {least}")
+        return search if search.spendable >= least else search.model_copy(update={"budget": least})
 
 
 class ImageData(BaseModel):

@@ -37,21 +37,28 @@ def stop(session: str | None) -> None:
     this machine live on."""
     if not session:
         return
-    started = set()
+
+    def named(process: psutil.Process) -> bool:
+        return any(session in word for word in process.cmdline())
+
+    heads = _those(lambda process: process.name() == "gcs_server" and named(process))
+    started = {os.getsid(process.pid) for process in heads if process.is_running()}  # `start` gives it a session of its own
+    _end(lambda process: os.getsid(process.pid) in started or named(process))
+
+
+def _those(one_of_them: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The processes of this machine for which that holds, but not this one; those that cannot be looked at are passed over."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.name() == "gcs_server" and any(session in word for word in process.cmdline()):
-                started.add(os.getsid(process.pid))  # `start` gives it a session of its own
-    _end(lambda process: os.getsid(process.pid) in started or any(session in word for word in process.cmdline()))
+            if process.pid != os.getpid() and one_of_them(process):
+                found.append(process)
+    return found
 
 
 def _end(one_of_them: Callable[[psutil.Process], bool]) -> None:
     """End processes, by SIGKILL where ten seconds are not enough for them, but not this one."""
-    mine = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and one_of_them(process):
-                mine.append(process)
+    mine = _those(one_of_them)
     for stop in ("terminate", "kill"):
         for process in mine:
             with contextlib.suppress(psutil.Error):
