@@ -362,6 +362,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=102)
     parser.add_argument("--kinds", default=",".join(KINDS), help="victims")
     parser.add_argument("--least", type=int, default=LEAST, help="kills of each of these kinds that there must be")
+    parser.add_argument("--budget", type=int, default=2500, help="NFE of a search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="chaos", help="of the results file; -: only print")
     arguments = parser.parse_args()
@@ -376,7 +377,7 @@ def main() -> int:
         folder = Path(name)
         tiny_pipeline().save_pretrained(folder / "tiny")
         ige = make_ige(folder / "tiny", REWARD, PROMPTS, folder) if "trainer" in asked else None
-        with Chaos(folder / "tiny", folder, ige, arguments.seed) as chaos:
+        with Chaos(folder / "tiny", folder, ige, arguments.seed, arguments.budget) as chaos:
             try:
                 chaos.run(victims)
             except Exception as error:  # what was found before is told all the same

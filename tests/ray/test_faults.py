@@ -7,10 +7,7 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +23,6 @@ from mcts_ray.executor.backend import ActorsLost, Plan, Task
 from mcts_ray.search import BestOfN, Edge, Setting, Work
 from tests.executor.test_faults import CONFIGS, stopped
 
-ROOT = Path(__file__).parents[2]
 BEST_OF_TEN = CONFIGS["mcts"].model_copy(update={"algorithm": "best-of-n", "seeds": None})
 
 
@@ -290,15 +286,3 @@ def test_orders_outlive_the_process(tmp_path):
     archive.forget("b")
     archive.forget("b")
     assert [order.task.search.id for order in archive.orders()] == ["a"] and Archive(None).orders() == []
-
-
-def test_five_random_kills(tmp_path):
-    """A cluster of three nodes in a process of its own; see the module for what it checks."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MCTS_RAY_"))}
-    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    kinds = "denoiser,reward,fusion,manager,node"
-    command = [sys.executable, "-m", "benchmarks.chaos", "--kinds", kinds, "--kills", "5", "--least", "1", "--name", "-"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert '"passed": true' in done.stdout
-    assert '"kills": 5' in done.stdout and '"failed_units": 0' in done.stdout
