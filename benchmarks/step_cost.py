@@ -6,7 +6,8 @@ The call and every score are measured in turn in one run; figures are medians ov
 value: the head, by features of that call. ige: what an untrained IGE of the default width says of all jumps, by pooled features of that
 call, or by the trunk of the value head (scenes only). lrm: a network of its own, the U-Net up to its middle for the prompt and for the
 empty one. x0: the predicted image decoded and scored by the image reward (scenes only: the models of the other sizes have tiny
-autoencoders). At sd15 and sdxl size all weights are random, batches of one state on a CPU and of `--batch` on a GPU.
+autoencoders). At sd15 and sdxl size all weights are random, batches of one state on a CPU and of `--batch` on a GPU. On a CPU scenes is
+measured by one thread, as an actor of one core has it, and by all: small layers gain less from threads than the U-Net does.
 """
 
 from __future__ import annotations
@@ -54,19 +55,19 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["scenes"], choices=["scenes", *PIPELINES])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=32, help="states at once, but one at sd15 and sdxl size on a CPU")
-    parser.add_argument("--threads", type=int, help="CPU threads [all]")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--name", default="step_cost", help="of the results file")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
-    rows = {}
+    device, rows, threads = resolve_device(args.device), {}, torch.get_num_threads()
+    cpu = device.type == "cpu"
     for size in args.sizes:
-        batch = args.batch if size == "scenes" or device.type == "cuda" else 1
-        rows[size] = {"batch": batch, "limits": LIMITS.get(size, {})} | _measured(size, device, batch, args.rounds)
+        batch = args.batch if size == "scenes" or not cpu else 1
+        alone = size == "scenes" and cpu and threads > 1
+        for name, count in [(size, 1), (f"{size}, {threads} threads", threads)] if alone else [(size, threads)]:
+            torch.set_num_threads(count)
+            rows[name] = {"batch": batch, "threads": count, "limits": LIMITS.get(size, {})} | _measured(size, device, batch, args.rounds)
     write(args.name, {"rounds": args.rounds, "figures": "in NFE: [median, lower quartile, upper quartile] over rounds", "rows": rows})
-    bars(args.name, {size: row["nfe"] for size, row in rows.items()}, {size: list(row["limits"].values()) for size, row in rows.items()})
+    bars(args.name, {name: row["nfe"] for name, row in rows.items()}, {name: list(row["limits"].values()) for name, row in rows.items()})
 
 
 @torch.no_grad()
