@@ -1,13 +1,15 @@
 """Denoisers and reward actors that take their time and compute nothing, for what the tree manager and the pool do themselves.
 
 They answer as `DenoiserWorker` and `RewardWorker` do, import no torch, and sleep as long as a GPU would work: one batch, full or not, takes
-the same time. Everything else is the real thing: the searches, the tree manager, the calls, the refs, the journal.
+the same time. Everything else is the real thing: the searches, the tree manager, the calls, the refs, the journal. They stand for other
+machines, so where there are too few cores for all of them the manager goes first (`yields`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import random
 import tempfile
@@ -25,7 +27,7 @@ from ray.exceptions import ActorUnavailableError
 
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.reward import RewardWorker
-from mcts_ray.actors.spec import Actor
+from mcts_ray.actors.spec import Actor, in_turn
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.executor.backend import Task
 from mcts_ray.executor.record import line
@@ -159,6 +161,7 @@ class EmulatedDenoiser(DenoiserWorker):
     def __init__(self, seconds: float, shape: tuple[int, int, int] = SHAPE) -> None:
         self.seconds, self.latent = seconds, Tensor(np.zeros(shape, np.float16))
         self.generation, self.engine, self.spans = None, None, []
+        yields()
 
     def __repr__(self) -> str:
         return "Denoiser(emulated)"
@@ -199,6 +202,7 @@ class EmulatedReward(RewardWorker):
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.spans = seconds, []
+        yields()
 
     def __repr__(self) -> str:
         return "Reward(emulated)"
@@ -249,7 +253,7 @@ class Emulated:
     ) -> None:
         self.batch_size, self.shape = batch_size, shape
         rewards = rewards or max(1, denoisers // 8)
-        self.denoisers = [Actor(EmulatedDenoiser, seconds, shape, num_cpus=cpus) for _ in range(denoisers)]
+        self.denoisers = [Actor(in_turn(EmulatedDenoiser), seconds, shape, num_cpus=cpus) for _ in range(denoisers)]
         self.rewards = [Actor(EmulatedReward, reward_seconds, num_cpus=0) for _ in range(rewards)]
         self.fusion = Actor(EmulatedFusion, num_cpus=0)
         pool = [(denoiser, self.rewards[at % rewards]) for at, denoiser in enumerate(self.denoisers)], self.fusion
@@ -324,6 +328,13 @@ class Emulated:
         return ray.get([actor.handle.seen.remote() for actor in self.rewards])
 
 
+def yields() -> None:
+    """Let other processes go before all threads of this one."""
+    with contextlib.suppress(FileNotFoundError):  # on Linux alone
+        for thread in os.listdir("/proc/self/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), 19)
+
+
 @contextlib.contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
     """A Ray cluster of our own with room for anything that is emulated, or the one at `address`."""
@@ -331,7 +342,8 @@ def cluster(address: str | None = None) -> Iterator[None]:
     if address:
         ray.init(address=address, **quiet)
     else:
-        ray.init(address="local", num_cpus=64, include_dashboard=False, object_store_memory=STORE, **quiet)
+        here = {"num_cpus": 64, "include_dashboard": False, "object_store_memory": STORE, "_system_config": {"worker_niceness": 0}}
+        ray.init(address="local", **here, **quiet)
     try:
         yield
     finally:

@@ -27,6 +27,7 @@ from benchmarks.emulated import Emulated, best_of_n, cluster, mcts, union
 
 PROMPT = "a red circle left of a blue square"
 BATCH, SECONDS = 8, 0.25
+POOL, ALONE = 2, "alone"  # denoisers of a pool; what rows of a single one are called
 WIDE = 32  # samples of a batch that takes no time
 SMALL = (4, 16, 16)  # of a latent, where its bytes are not what is measured
 WANTED = {"scenes": 0.1, "batch": 0.01, "manager": 2000}  # `outside` at most, leaves each second at least
@@ -96,26 +97,30 @@ def watched(_: Any) -> list[tuple[float, float]]:
 
 
 def batch(runs: int, budget: int, seconds: float) -> dict[str, dict[str, float]]:
-    """The share of time in which an emulated denoiser and its reward actor both wait, by job."""
-    jobs: dict[str, Callable[[], Sequence]] = {
-        "16 jobs, walks of 8": lambda: [best_of_n(f"s{at}", budget // 16, 8) for at in range(16)],
-        "16 jobs, leaves": lambda: [best_of_n(f"s{at}", budget // 16, 1) for at in range(16)],
-        "1 job, mcts": lambda: [mcts("s", budget, 8)],
+    """The share of time in which an emulated denoiser and its reward actor both wait, by job, of one denoiser and in a pool of two."""
+    jobs: dict[str, Callable[[int], Sequence]] = {
+        "16 jobs, walks of 8": lambda nfe: [best_of_n(f"s{at}", nfe // 16, 8) for at in range(16)],
+        "16 jobs, leaves": lambda nfe: [best_of_n(f"s{at}", nfe // 16, 1) for at in range(16)],
+        "1 job, mcts": lambda nfe: [mcts("s", nfe, 8)],
     }
     rows = {}
-    for label, make in jobs.items():
-        shares = [_waiting(make(), seconds) for _ in range(runs)]
-        rows[label] = {"outside": round(median(shares), 4)}
+    for denoisers, name in ((POOL, "pool"), (1, ALONE)):
+        for label, make in jobs.items():
+            shares = [_waiting(make(denoisers * budget), seconds, denoisers) for _ in range(runs)]
+            rows[f"{label}, {name}"] = {"outside": round(median(shares), 4)}
     return rows
 
 
-def _waiting(searches: Sequence, seconds: float) -> float:
-    with Emulated(1, BATCH, seconds, reward_seconds=0.002) as emulated:
-        emulated.finish(emulated.submit(searches, in_flight=2 * BATCH))
-        steps, scoring = emulated.seen()[0]["spans"], emulated.rewards_seen()[0]
-    steps = [span[:2] for span in steps]
-    began, ended = steps[0][0], steps[-1][1]
-    return 1 - union([(max(a, began), min(b, ended)) for a, b in (*steps, *scoring)]) / (ended - began)
+def _waiting(searches: Sequence, seconds: float, denoisers: int) -> float:
+    """The mean over denoisers, each from its first step to its last."""
+    with Emulated(denoisers, BATCH, seconds, reward_seconds=0.002, rewards=denoisers) as emulated:
+        emulated.finish(emulated.submit(searches, in_flight=2 * BATCH * denoisers))
+        both = [([span[:2] for span in seen["spans"]], scoring) for seen, scoring in zip(emulated.seen(), emulated.rewards_seen())]
+    shares = []
+    for steps, scoring in both:
+        began, ended = steps[0][0], steps[-1][1]
+        shares.append(1 - union([(max(a, began), min(b, ended)) for a, b in (*steps, *scoring)]) / (ended - began))
+    return sum(shares) / len(shares)
 
 
 def manager(runs: int, leaves: int, denoisers: int) -> dict[str, dict[str, float]]:

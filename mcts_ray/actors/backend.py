@@ -26,7 +26,7 @@ from mcts_ray.actors import cluster
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.actors.reward import GpuReward, RewardWorker
-from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor, first_line
+from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor, first_line, in_turn
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.checks import choose_reward
 from mcts_ray.config import SearchConfig
@@ -159,7 +159,7 @@ class RayBackend:
         paths = module_paths()
         model = self.model, self.device, self.dtype, threads
         gpu = self.device == "cuda"
-        denoisers = [Actor(DenoiserWorker, *model, paths, num_cpus=1, num_gpus=int(gpu)) for _ in range(self.workers)]
+        denoisers = [Actor(in_turn(DenoiserWorker), *model, paths, num_cpus=1, num_gpus=int(gpu)) for _ in range(self.workers)]
         self._actors += denoisers
         places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:

@@ -106,7 +106,7 @@ class Worker:
         reward actor is two batches already."""
         if not self.up or self.leaving or (self.loose and len(self.finished) >= 2 * self.size):
             return 0
-        return self.size + self.depth.next if self.loose else self.size
+        return self.depth.room if self.loose else self.size
 
     @property
     def free(self) -> int:
@@ -120,10 +120,10 @@ class Worker:
 
     @property
     def wants_call(self) -> bool:
-        """Whether something is to be sent: units, or word that those inside go on. A second call goes out only with as many units as
-        leave with one, since a batch that is not full costs the time of a full one."""
+        """Whether something is to be sent: units, or word that those inside go on. A second call goes out only if its batches will be full
+        once those have left that are to leave with the first, since a batch that is not full costs the time of a full one."""
         if self.calls:
-            return self.loose and self.calls < CALLS and len(self.ready) >= self.depth.next
+            return self.loose and self.calls < CALLS and self.sent + len(self.ready) - self.depth.leaving >= self.size
         return bool(self.ready) or self.sent > 0
 
     @property
@@ -203,7 +203,7 @@ class Worker:
         they are only taken in."""
         units = self.ready
         if self.loose:
-            units = units[: self.depth.next if self.calls else max(0, self.size - self.sent)]
+            units = units[: max(0, self.depth.room - self.sent)]
         starts = list(dict.fromkeys(self.starts[unit.work.id] for unit in units if unit.work.fuse))
         call = self.denoiser.handle.advance.options(num_returns=3)
         packed = pickle.dumps((units, self.sizes))  # plain data, which Ray's own pickler takes several times as long for

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -116,6 +118,27 @@ class Actor:
     def _start(self):
         worker, args, options = self._recipe
         return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options).remote(*args)
+
+
+def in_turn(worker: type) -> type:
+    """A class like `worker` whose public methods Ray may call several at a time: they are carried out one after the other, in one thread,
+    and a next one begins while what the last one returns is still being handed over, which for tensors takes Ray milliseconds. Ray does
+    not promise the order of calls that are sent within milliseconds of each other; whoever minds waits for the first."""
+
+    def later(method: Callable) -> Callable:
+        @functools.wraps(method)
+        async def call(self: Any, *args: Any) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, method, self, *args)
+
+        return call
+
+    def __init__(self: Any, *args: Any) -> None:
+        self._thread = ThreadPoolExecutor(1, "calls")
+        worker.__init__(self, *args)
+
+    methods = {name: later(method) for name, method in inspect.getmembers(worker, inspect.isfunction) if not name.startswith("_")}
+    about = {"__module__": worker.__module__, "__doc__": worker.__doc__, "__init__": __init__}
+    return type(worker.__name__, (worker,), about | methods)
 
 
 def ends_unless(*passing: type[Exception]) -> Callable[[Callable], Callable]:

@@ -2,7 +2,7 @@
 
 A denoiser that is alone goes *in step*, and so do all when a search is about to be out of time: units are dealt until its batch is full, it
 steps until some have left, these are scored and told; so with one denoiser the order of asks and tells is that of `LocalExecutor`. Several
-go *loosely*: each holds a second batch that it begins without asking anybody, what has left is decoded and scored beside it, and outcomes
+go *loosely*: each has a second call that it begins without asking anybody, what has left is decoded and scored beside it, and outcomes
 are told when they come. In both ways nothing is asked for that there is no room for: what waits is with the searches, which have a cap of
 their own.
 """

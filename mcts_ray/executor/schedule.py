@@ -91,8 +91,8 @@ class Places:
 
 
 class Depth:
-    """How many units a denoiser may hold: a batch that it works on, and of the next one, which waits for it, as many as leave with one
-    call, so that it need not wait for whoever deals them. So there are two batches at most.
+    """How many units a denoiser may hold: a batch that it works on, and twice as many as leave with one call, up to another batch: those
+    that the next call is to begin with, so that it need not wait for whoever deals them, and those on their way there.
     """
 
     def __init__(self, size: int) -> None:
@@ -104,9 +104,14 @@ class Depth:
         self._leaving += AHEAD * (count - self._leaving)
 
     @property
-    def next(self) -> int:
-        """Units that may wait for the next call."""
+    def leaving(self) -> int:
+        """Units that are to leave with the call under way."""
         return min(self.size, max(1, math.ceil(self._leaving)))
+
+    @property
+    def room(self) -> int:
+        """Units that may be in hand."""
+        return self.size + min(self.size, 2 * self.leaving)
 
 
 def least_used(sizes: Iterable[tuple[Any, int]], limit: int, spare: Callable[[Any], bool]) -> list[Any]:

@@ -106,17 +106,17 @@ def test_units_spread_until_there_is_no_room():
     assert Counter(given) == {0: 4, 1: 20} and given[:3] == [1, 1, 1] and places.free == 0  # larger batches are filled as far
 
 
-def test_as_many_wait_as_leave_with_a_call_and_two_batches_are_the_most():
+def test_twice_as_many_wait_as_leave_with_a_call_and_two_batches_are_the_most():
     depth = Depth(8)
-    assert depth.next == 1
+    assert (depth.leaving, depth.room) == (1, 10)
     for _ in range(40):
         depth.left(8)
-    assert depth.next == 8
+    assert (depth.leaving, depth.room) == (8, 16)
     depth.left(60)
-    assert depth.next == 8
+    assert (depth.leaving, depth.room) == (8, 16)
     for _ in range(60):
         depth.left(0)
-    assert depth.next == 1
+    assert (depth.leaving, depth.room) == (1, 10)
 
 
 def test_the_least_recently_used_is_evicted_and_what_is_needed_is_spared():
