@@ -38,7 +38,7 @@ def one(cluster, tiny_folder):
 
 
 @pytest.mark.parametrize("for_good", [False, True])
-@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("written", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_manager_comes_back_and_gives_the_tree_of_an_unbroken_run(one, local, cluster, tmp_path, for_good, written):
     """Killed twice while the search runs; Ray restarts it, or the driver makes a new one; with and without a run directory."""
     config = CONFIGS["fusing-states"].model_copy(update={"budget": 320})

@@ -41,7 +41,7 @@ def test_every_denoiser_has_two_batches_at_most_and_all_are_at_work(cluster):
     assert (census["out"], census["finished"], census["in_flight"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("max_seconds", [None, 600.0])
+@pytest.mark.parametrize("max_seconds", [None, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_scores_come_beside_the_denoiser(cluster, max_seconds):
     """Four denoisers and a reward actor for each, which takes as long for a batch as a step does; also where a search ends in time, but not
     soon."""
@@ -104,7 +104,7 @@ def test_no_search_has_more_out_than_its_cap(cluster):
     assert caps and max(caps) == 3
 
 
-@pytest.mark.parametrize("denoisers", [1, 2])
+@pytest.mark.parametrize("denoisers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_states_over_the_limit_are_evicted_and_made_again(cluster, denoisers):
     """Room for about sixty states, where the tree branches from some hundred."""
     with pool(denoisers, seconds=0.005, cache=60 * 1024) as emulated:
@@ -153,6 +153,7 @@ def test_one_that_finds_no_room_is_waited_for_by_nobody(cluster):
         assert emulated.census()["joining"] == 0
 
 
+@pytest.mark.slow
 def test_denoisers_come_while_there_is_enough_to_do_and_go_after_it(cluster, monkeypatch):
     """As a service has it, which looks at its tree managers again and again."""
     monkeypatch.setattr("mcts_ray.service.elastic.IDLE", 0.5)

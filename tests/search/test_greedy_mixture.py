@@ -36,7 +36,7 @@ def test_searches_of_children_find_the_optimum_of_the_rare_mode(name):
     assert expect(MODEL, reward, made(name, MODEL, 160, 20, 0)) < -1.9
 
 
-@pytest.mark.parametrize("name", ["dfs", "random", "psp", "mcts"])
+@pytest.mark.parametrize("name", [pytest.param("dfs", marks=pytest.mark.slow), "random", "psp", "mcts"])
 def test_searches_of_whole_trajectories_approach_the_optimum_of_the_rare_mode(name):
     """One trajectory in ten is in that mode, so 8 of them often have none there. Mean errors of 40 seeds by 8, 32 and 128 trajectories'
     worth: dfs .82, .12, .03; random .97, .19, .05; psp (without noise) .34, .06, .02; mcts .68, .06, .01. With 24 of them those of 8 are

@@ -1,4 +1,4 @@
-"""Random kills of actors and a node while they hold work. Its cluster is its own, in another process: it may run beside that of tests/ray."""
+"""Random kills of actors and a node while they hold work. On a cluster of its own, in another process."""
 
 import os
 import subprocess
