@@ -259,7 +259,7 @@ def test_train_scenes_of_an_unknown_part(mcts_ray):
     assert code == 2 and "no part 'decoder'" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_nothing_found_is_lost_on_ctrl_c(tiny_folder, tmp_path, stop):
     arguments = ["search", PROMPT, "--model", str(tiny_folder), "--reward", "jpeg", "--levels", "4", "--in-flight", "1"]
     arguments += ["--executor", "local"]

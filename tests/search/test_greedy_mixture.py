@@ -78,6 +78,7 @@ def test_more_rounds_of_the_steps_noise_come_closer():
     assert best_rewards("nts", 64).mean() > best_rewards("nts", 16).mean() / 2
 
 
+@pytest.mark.slow
 def test_the_search_of_the_initial_noise_comes_near():
     """Zero-order search without other noise is off by .68, .20 and .10 in the mean of 24 seeds by 16, 64 and 256 trajectories, standard
     errors .08, .03 and .007; without search by 1.2. It must halve from 16 to 64, and come within .125 of the optimum by 256, 4 standard

@@ -34,6 +34,7 @@ def test_states_do_not_depend_on_their_company():
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_what_only_place_and_word_together_tell():
     """The truth is the value of a channel at the place that a word names: no pooled feature has it."""
     torch.manual_seed(0)

@@ -49,6 +49,7 @@ def test_images_made_noisy_again_carry_theirs(data, images, tmp_path):
     assert len(both.verdict) == len(both.reward)
 
 
+@pytest.mark.slow
 def test_a_head_learns_from_words(data, images, tmp_path):
     told = []
     out = train.run("scenes", data, tmp_path, steps=50, images=images, width=16, device="cpu", report=told.append)
