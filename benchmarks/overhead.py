@@ -4,8 +4,9 @@
 
 scenes: real searches with the scenes model by a Ray cluster of their own, one denoiser, and in this process. `outside`: of the wall time
 of a search, from its first ask to its last tell, that in which neither the denoiser nor decoding and rewarding was at work: the union of
-their calls is taken, so that work side by side hides no idle time. batch: an emulated denoiser of 250 ms a batch (`benchmarks.emulated`);
-`outside`: of the time from its first step to its last, that in which neither it nor the reward actor was at work. manager: emulated
+their calls is taken, so that work side by side hides no idle time. batch: emulated denoisers of 250 ms a batch (`benchmarks.emulated`),
+two in a pool, and one alone, which goes in step; `outside`: of the time from a denoiser's first step to its last, that in which neither it
+nor its reward actor was at work, the mean over denoisers. manager: emulated
 denoisers of batches of 32 that take no time, so that the manager is what is waited for: leaves told each second, of sixteen jobs and of
 one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is
 as `wanted`; otherwise the exit code is 1.
@@ -27,7 +28,7 @@ from benchmarks.emulated import Emulated, best_of_n, cluster, mcts, union
 
 PROMPT = "a red circle left of a blue square"
 BATCH, SECONDS = 8, 0.25
-POOL, ALONE = 2, "alone"  # denoisers of a pool; what rows of a single one are called
+DENOISERS = {"pool": 2, "alone": 1}  # by the end of a row's name
 WIDE = 32  # samples of a batch that takes no time
 SMALL = (4, 16, 16)  # of a latent, where its bytes are not what is measured
 WANTED = {"scenes": 0.1, "batch": 0.01, "manager": 2000}  # `outside` at most, leaves each second at least
@@ -104,7 +105,7 @@ def batch(runs: int, budget: int, seconds: float) -> dict[str, dict[str, float]]
         "1 job, mcts": lambda nfe: [mcts("s", nfe, 8)],
     }
     rows = {}
-    for denoisers, name in ((POOL, "pool"), (1, ALONE)):
+    for name, denoisers in DENOISERS.items():
         for label, make in jobs.items():
             shares = [_waiting(make(denoisers * budget), seconds, denoisers) for _ in range(runs)]
             rows[f"{label}, {name}"] = {"outside": round(median(shares), 4)}
