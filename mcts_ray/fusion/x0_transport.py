@@ -21,7 +21,7 @@ from mcts_ray.tree.weights import Refusal
 def x0_transport(
     x0_NCHW: torch.Tensor, eps_NCHW: torch.Tensor, w_N: torch.Tensor, alpha: float, sigma: float
 ) -> torch.Tensor | Refusal:
-    """The fused state (C, H, W) in the type of `x0_NCHW`, fp32 (the transport: fp64) inside; weights are at least 0.
+    """The fused state (C, H, W) in the type of `x0_NCHW`, fp32 inside; weights are at least 0.
 
     The transport starts from the heaviest, of equal ones from the first.
     """
