@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 PROMPT ?= a red circle left of a blue square
+# pip compiles on one core; files that are templates do not compile
+COMPILE = $(VENV)/bin/python -m compileall -q -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
 
 .PHONY: demo test test-slow chaos clean
 
@@ -22,11 +24,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet -e .
+	$(VENV)/bin/python -m pip install --quiet --no-compile -e .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile -e '.[test]'
+	$(COMPILE)
 	touch $@ $(VENV)/installed
 
 clean:
