@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from mcts_ray.actors import spec
@@ -323,13 +324,12 @@ class Worker:
             return spec.first_line(error)
 
     async def _score(self, units: Sequence[Finished], key: str) -> list[Verdict]:
-        batches = list(dict.fromkeys(unit.latents for unit in units))
-        picks = [(batches.index(unit.latents), row) for unit in units for row in unit.rows]
+        batches = {ref: place for place, ref in enumerate(dict.fromkeys(unit.latents for unit in units))}
+        picks = [(place, row) for unit, place in ((unit, batches[unit.latents]) for unit in units) for row in unit.rows]
         prompts = [unit.work.setting.prompt for unit in units for _ in unit.rows]
-        last = [sum(len(unit.rows) for unit in units[: i + 1]) - 1 for i in range(len(units))]
-        wanted = [place for place, unit in zip(last, units) if unit.work.terminal]
+        wanted = [end - 1 for end, unit in zip(accumulate(map(rows, units)), units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
-        stats, *images = spec.refs(call.remote(pickle.dumps((key, picks, prompts, wanted)), batches))
+        stats, *images = spec.refs(call.remote(pickle.dumps((key, picks, prompts, wanted)), list(batches)))
         scored, thumbnails, seconds = await self.reward.answer(stats)
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []
