@@ -68,6 +68,7 @@ def timings() -> dict[str, dict[str, float]]:
         rows[f"innovation with the draw, {model}"] = _time(lambda: fuse(names, a, shape))
         rows[f"ensemble, {model}"] = _time(lambda: ensemble(z_NCHW, x0_NCHW, a_N))
         rows[f"x0_transport, {model}"] = _time(lambda: x0_transport(x0_NCHW, eps_NCHW, a_N, 0.8, 0.6))
+        rows[f"x0_transport of equal weights, {model}"] = _time(lambda: x0_transport(x0_NCHW, eps_NCHW, torch.ones(PARTICLES), 0.8, 0.6))
         f_NChw = features(x0_NCHW)
         rows[f"features, {model}"] = _time(lambda: feature_transport(x0_NCHW, eps_NCHW, f_NChw, a_N, 0.8, 0.6))
         network, x_NCHW = DecoderNetwork(TAPPED, 4, shape[1] // SIDE), 0.8 * x0_NCHW + 0.6 * eps_NCHW

@@ -27,7 +27,7 @@ def feature_transport(
 
 def on_grid(features_NChw: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Features with one vector for each token: averaged where they are finer, interpolated where they are coarser."""
-    features = torch.nan_to_num(features_NChw.float())
+    features = features_NChw.float()
     if all(there >= wanted for there, wanted in zip(features.shape[2:], grid.size)):
         return F.adaptive_avg_pool2d(features, grid.size)
     return F.interpolate(features, grid.size, mode="bilinear", align_corners=False)

@@ -96,6 +96,8 @@ def fuse(
 
 
 def _of_states(mode: str, siblings: Siblings) -> Start | Refusal:
+    if not math.isfinite(siblings.origin[1]):
+        raise ValueError("a state is not finite")
     if not siblings.noisy:
         return Refusal.NOISELESS
     made = MODES[mode](siblings)

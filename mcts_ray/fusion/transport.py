@@ -30,7 +30,7 @@ from mcts_ray.tree.weights import Refusal
 SIDE = 16  # tokens along a side, at most
 REACH = 6 / 16  # rho, as a share of the side
 ITERATIONS = 2  # of the fixed point; further ones hardly move a token
-LIGHT = 1e-2  # share of the weight below which a particle is left out
+LIGHT = 1e-3  # share of the weight below which a particle is left out
 STILL = 0.1  # share of tokens that must move, or the barycenter is the mean
 ROUNDING = 1e-6  # of objectives, as a share
 HOLE = 1e-3  # mass below which nothing has been laid down on a cell
@@ -38,7 +38,7 @@ HOLE = 1e-3  # mass below which nothing has been laid down on a cell
 
 @dataclass(frozen=True)
 class Grid:
-    """How H x W cells are cut: patches as small as go `SIDE` times into a side, the last ones filled up where they do not fit."""
+    """How H x W cells are cut: min(SIDE, H) x min(SIDE, W) patches, the last ones filled up where a side is no multiple."""
 
     H: int
     W: int
@@ -51,8 +51,7 @@ class Grid:
     @property
     def size(self) -> tuple[int, int]:
         """(h, w)."""
-        p, q = self.patch
-        return math.ceil(self.H / p), math.ceil(self.W / q)
+        return min(SIDE, self.H), min(SIDE, self.W)
 
     @property
     def places_K2(self) -> np.ndarray:
@@ -92,7 +91,8 @@ def _filled(image_CHW: torch.Tensor, hole_HW: torch.Tensor) -> torch.Tensor:
 
 def clouds(content_NKF: torch.Tensor, grid: Grid) -> np.ndarray:
     """Tokens (N, K, F + 2): contents, and places in the unit that REACH makes of them."""
-    content_NKF = content_NKF.float().numpy()
+    content_NKF = content_NKF.float()
+    content_NKF = (content_NKF - content_NKF.mean((0, 1))).numpy()  # what all have in common would drown the rest in fp32
     variance = content_NKF.var((0, 1)).sum()
     rho = REACH * math.sqrt(math.prod(grid.size))
     scale = math.sqrt(2 * variance) / rho or 1.0

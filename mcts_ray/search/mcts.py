@@ -347,8 +347,8 @@ class MCTS(TreeSearch):
     def _give_up(self, child: Node, refused: bool) -> None:
         """Take back a child that was lost, or that could not be fused."""
         if child.particles:
-            self._fusions.take_back(child)
-            if self._begun and self._begun.parent is child.parent:
+            given_up = self._fusions.take_back(child)
+            if self._begun and self._begun.set == given_up:
                 self._begun = None
         (self.tree.take_back if refused else self.tree.lose)(child)
 

@@ -15,6 +15,8 @@ kernel: it stays out of later sets, of the soft backup and of `Node.fresh`.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from mcts_ray.tree.weights import FEWEST, Refusal, fusion_weights
@@ -78,6 +80,7 @@ class Fusions:
         self._tried: dict[Set, tuple[int, int]] = {}  # its size when last tried, fusions made or out
         self._refused: dict[tuple[Set, Refusal], int] = {}  # its size when that was last told
         self._out: dict[Node, Offer] = {}
+        self._living: Counter[tuple[Set, int]] = Counter()  # by set and its size the children of a fusion that are out or have come back
 
     def consider(self, parent: Node, sibling: State) -> Offer | Refusal | None:
         """What the particles of `parent` have to offer, `sibling` being the state of a further child; changes nothing.
@@ -90,6 +93,8 @@ class Fusions:
         if sibling.level == 0 or (sibling.k and not sibling.phi):
             return Refusal.NOISELESS
         values = [particle.value for particle in particles]
+        if math.inf in values:  # a mean of finite rewards that are too large
+            return Refusal.FAILED
         weights = fusion_weights(self.fusing.mode, values)
         if isinstance(weights, Refusal):
             return weights
@@ -127,6 +132,7 @@ class Fusions:
         """`child` is out to be made as offered. The first of the children of one fusion counts for all."""
         _, made = self._tried.get(offer.set, (0, 0))
         self._tried[offer.set] = offer.size, made + (offer.draw == 0)
+        self._living[offer.set, offer.size] += 1
         self._out[child] = offer
 
     def following(self, offer: Offer) -> Offer | None:
@@ -143,11 +149,15 @@ class Fusions:
             offer.parent.arms = [arm for arm in offer.parent.arms if arm.id not in offer.particles]
             self.retired += entered - len(offer.parent.arms)
 
-    def take_back(self, child: Node) -> None:
-        """`child` was refused or lost: it is not made, but its set counts as tried."""
+    def take_back(self, child: Node) -> Set:
+        """`child` was refused or lost: it is not made, but its set, which is returned, counts as tried; as fused if another child of the
+        same fusion is there."""
         offer = self._out.pop(child)
-        size, made = self._tried[offer.set]
-        self._tried[offer.set] = size, made - (offer.draw == 0)
+        self._living[offer.set, offer.size] -= 1
+        if not self._living[offer.set, offer.size]:
+            size, made = self._tried[offer.set]
+            self._tried[offer.set] = size, made - 1
+        return offer.set
 
 
 def kernel(state: Node | State) -> Kernel:

@@ -46,5 +46,5 @@ def kept(names=NAMES, shape=(4, 8, 8), apart=0.5, dtype=torch.float32):
         x0 = blob(shape, place, 1 - place)
         eps = (mu + S * z - ALPHA * x0) / SIGMA
         features = adaptive_avg_pool2d(torch.cat([x0, x0.flip(0) ** 2]), [min(SIDE, side) for side in shape[1:]])
-        states[name] = Kept(5, x0.to(dtype), eps.to(dtype), ALPHA, SIGMA, features=features)
+        states[name] = Kept(5, x0.to(dtype), eps.to(dtype), ALPHA, SIGMA, features=features.to(dtype))
     return states

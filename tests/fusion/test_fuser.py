@@ -79,12 +79,15 @@ def test_the_order_of_particles_does_not_matter(mode, folder):
 
 @EVERY
 def test_twice_the_same_and_nothing_changed(mode, folder):
-    """[13, 16]"""
+    """[13, 16] Under `inference_mode` too."""
     states = kept()
-    before = {name: (state.x0.clone(), state.eps.clone()) for name, state in states.items()}
-    one, two = start(mode, folder, states=states), start(mode, folder, states=states)
+    before = {name: (state.x0.clone(), state.eps.clone(), state.features.clone()) for name, state in states.items()}
+    one = start(mode, folder, states=states)
+    with torch.inference_mode():
+        two = start(mode, folder, states=states)
     assert torch.equal(one.tensor, two.tensor) and not one.tensor.requires_grad
-    assert all(torch.equal(states[n].x0, x0) and torch.equal(states[n].eps, eps) for n, (x0, eps) in before.items())
+    after = {name: (state.x0, state.eps, state.features) for name, state in states.items()}
+    assert all(torch.equal(a, b) for name in before for a, b in zip(before[name], after[name], strict=True))
 
 
 @EVERY
@@ -145,9 +148,10 @@ def test_a_constant_and_a_scale_on_the_states_go_through(mode, folder):
     ground = 0.1 * draw(["ground"], SHAPE)[0]  # without it tokens of the ground could as well change places
     states = {name: replace(state, x0=state.x0 + ground) for name, state in kept().items()}
     before = start(mode, folder, states=states)
-    moved = {name: replace(state, x0=state.x0 + 0.7) for name, state in states.items()}
+    moved, far = ({name: replace(state, x0=state.x0 + by) for name, state in states.items()} for by in (0.7, 30.0))
     larger = {name: replace(state, x0=3 * state.x0, eps=3 * state.eps) for name, state in states.items()}
-    for changed, expected in ((moved, before.tensor + 0.7 * family.ALPHA), (larger, 3 * before.tensor)):
+    shifted = [(moved, before.tensor + 0.7 * family.ALPHA), (far, before.tensor + 30 * family.ALPHA)]
+    for changed, expected in (*shifted, (larger, 3 * before.tensor)):
         after = start(mode, folder, states=changed)
         torch.testing.assert_close(after.tensor, expected if before.whole else before.tensor, rtol=1e-4, atol=1e-4)
 
@@ -168,7 +172,7 @@ def test_one_particle_alone_makes_no_node(mode, folder):
     assert (made is Refusal.COPY) == (mode != "fresh")
 
 
-@pytest.mark.parametrize("mode", [mode for mode in family.MODES if mode not in ("signed", "fresh")])
+@pytest.mark.parametrize("mode", [mode for mode in family.MODES if mode != "fresh"])
 def test_equal_particles_make_no_node(mode, folder, monkeypatch):
     """[3]"""
     one = kept(("a",))["a"]
@@ -183,7 +187,7 @@ def test_half_precision_comes_in_as_it_is_and_is_fused_in_fp32(mode, folder):
     """[15]"""
     for dtype in (torch.float16, torch.bfloat16):
         states = kept(dtype=dtype)
-        exact = {n: type(s)(s.level, s.x0.float(), s.eps.float(), s.alpha, s.sigma, features=s.features) for n, s in states.items()}
+        exact = {n: type(s)(s.level, s.x0.float(), s.eps.float(), s.alpha, s.sigma, features=s.features.float()) for n, s in states.items()}
         one, two = start(mode, folder, states=states), start(mode, folder, states=exact)
         assert one.tensor.dtype == torch.float32 and torch.equal(one.tensor, two.tensor)
 
@@ -251,6 +255,15 @@ def test_an_error_is_a_refusal_and_logged(folder, caplog):
     for mode in sorted(STATES):
         assert start(mode, folder, states=states) is Refusal.FAILED
     assert len(caplog.records) == 1 + len(STATES) and "fusion failed" in caplog.text
+
+
+@pytest.mark.parametrize("mode", sorted(STATES))
+def test_a_state_or_features_that_are_not_finite_are_a_refusal(mode, folder):
+    """[14]"""
+    for broken in ("x0", "eps", "features") if mode in FEATURES else ("x0", "eps"):
+        states = kept()
+        states["b"] = replace(states["b"], **{broken: torch.full_like(getattr(states["b"], broken), math.nan)})
+        assert start(mode, folder, states=states) in (Refusal.FAILED, Refusal.CANCELLED)
 
 
 @pytest.mark.parametrize("mode", sorted(STATES))

@@ -18,9 +18,9 @@ def random_clouds(n=4, k=49, f=6):
 
 @pytest.mark.parametrize(
     "side, patch, tokens",
-    [((8, 8), (1, 1), (8, 8)), ((64, 64), (4, 4), (16, 16)), ((128, 128), (8, 8), (16, 16)), ((96, 40), (6, 3), (16, 14))],
+    [((8, 8), (1, 1), (8, 8)), ((64, 64), (4, 4), (16, 16)), ((128, 128), (8, 8), (16, 16)), ((104, 40), (7, 3), (16, 16)), ((5, 20), (1, 2), (5, 16))],
 )
-def test_at_most_sixteen_tokens_a_side(side, patch, tokens):
+def test_sixteen_tokens_a_side_or_one_for_each_cell(side, patch, tokens):
     grid = Grid(*side)
     assert grid.patch == patch and grid.size == tokens and len(grid.places_K2) == tokens[0] * tokens[1]
 
@@ -49,7 +49,7 @@ def test_displacement_moves_patches_and_fills_the_hole_behind_them():
 def test_tokens_hold_contents_and_places_in_their_unit():
     content = torch.from_numpy(RNG.standard_normal((2, 64, 4)))
     cloud = clouds(content, Grid(8, 8))
-    np.testing.assert_allclose(cloud[..., :4], content)
+    np.testing.assert_allclose(cloud[..., :4], content - content.mean((0, 1)), atol=1e-6)
     variance = ((content - content.mean((0, 1))) ** 2).sum(-1).mean()
     assert cloud[0, 1, 5] == pytest.approx(float((2 * variance).sqrt()) / (REACH * 8))
     assert np.array_equal(clouds(torch.ones(2, 64, 4), Grid(8, 8))[..., 4:][0], Grid(8, 8).places_K2)  # flat: only places are left

@@ -221,3 +221,21 @@ def test_the_virtual_fused_child_has_a_count_of_one():
     for beta, fused in ((even * 1.01, True), (even * 0.99, False)):
         found = select(tree, beta, NEVER, lambda node: True, lambda node: fusions.consider(node, SEED))
         assert isinstance(found, Offer) == fused
+
+
+def test_a_fusion_of_which_one_child_is_there_counts_though_another_is_lost():
+    tree, fusions = star(), Fusions(Fusing("ensemble", children=2))
+    offer = fusions.consider(tree.root, SEED)
+    first = tree.dispatch(tree.root, SEED, offer.particles)
+    fusions.dispatch(offer, first)
+    fuse(tree, fusions, fusions.following(offer), name="g")
+    fusions.take_back(first)
+    tree.take_back(first)
+    grow(tree, tree.root, VALUES, name="t")
+    assert fusions.consider(tree.root, SEED) is None
+
+
+def test_a_value_that_has_overflowed_is_a_refusal():
+    tree, fusions = star(), Fusions(Fusing("innovation"))
+    list(tree.root.children)[0].value = math.inf
+    assert fusions.consider(tree.root, SEED) is Refusal.FAILED
