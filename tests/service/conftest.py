@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.executor.base import Progress
+from mcts_ray.report.run import write_json
 from mcts_ray.service.app import make_app
 from mcts_ray.service.client import Client
 from mcts_ray.service.home import write_state
@@ -69,7 +70,7 @@ class Held:
         self.begun.append((request.prompt, request.budget))
         self.outs.append(out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "job.json").write_text('{"status": "running"}')
+        write_json(out / "job.json", {"status": "running"})
         status = "done"
         error = self.raises.pop(0) if self.raises else None
         if error:
