@@ -325,7 +325,7 @@ class Worker:
 
     async def _score(self, units: Sequence[Finished], key: str) -> list[Verdict]:
         batches = {ref: place for place, ref in enumerate(dict.fromkeys(unit.latents for unit in units))}
-        picks = [(place, row) for unit, place in ((unit, batches[unit.latents]) for unit in units) for row in unit.rows]
+        picks = [(batches[unit.latents], row) for unit in units for row in unit.rows]
         prompts = [unit.work.setting.prompt for unit in units for _ in unit.rows]
         wanted = [end - 1 for end, unit in zip(accumulate(map(rows, units)), units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))

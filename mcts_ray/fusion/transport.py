@@ -96,7 +96,7 @@ def clouds(content_NKF: torch.Tensor, grid: Grid) -> np.ndarray:
     variance = content_NKF.var((0, 1)).sum()
     rho = REACH * math.sqrt(math.prod(grid.size))
     scale = math.sqrt(2 * variance) / rho or 1.0
-    places_NK2 = np.broadcast_to(np.float32(scale) * grid.places_K2.astype(np.float32), (*content_NKF.shape[:2], 2))
+    places_NK2 = np.broadcast_to((scale * grid.places_K2).astype(np.float32), (*content_NKF.shape[:2], 2))
     return np.concatenate([content_NKF, places_NK2], -1)
 
 
@@ -112,7 +112,7 @@ def free_support(
         before, plan_NK = plan_NK, np.stack([assignment(y_KF, cloud_KF) for cloud_KF in cloud_NKF])
         if before is not None and np.array_equal(before, plan_NK):
             break
-        y_KF = np.tensordot(w_N.astype(cloud_NKF.dtype), taken(cloud_NKF, plan_NK), 1)
+        y_KF = np.tensordot(w_N, taken(cloud_NKF, plan_NK), 1)
     return y_KF, plan_NK
 
 
@@ -147,7 +147,7 @@ def lowest(cloud_NKF: np.ndarray, w_N: np.ndarray, anchor: int) -> np.ndarray | 
 
     A fixed point is a local minimum: where that from the cloud `anchor` is above the mean, the one from the mean is tried.
     """
-    mean_KF = np.tensordot(w_N.astype(cloud_NKF.dtype), cloud_NKF, 1)
+    mean_KF = np.tensordot(w_N, cloud_NKF, 1)
     for start_KF, rivals in ((cloud_NKF[anchor], [mean_KF, *np.delete(cloud_NKF, anchor, 0)]), (mean_KF, cloud_NKF)):
         y_KF, plan_NK = free_support(cloud_NKF, w_N, start_KF)
         if beats(y_KF, plan_NK, rivals, cloud_NKF, w_N):
@@ -184,7 +184,7 @@ def displaced(content_NKF: torch.Tensor, x0_NCHW: torch.Tensor, w_N: torch.Tenso
     STILL if fewer than a tenth of the tokens of the others are matched to another place, for a single one, and where no better
     barycenter is found than their mean or one of them.
     """
-    grid, w_N = Grid(*x0_NCHW.shape[2:]), w_N.double().numpy()
+    grid, w_N = Grid(*x0_NCHW.shape[2:]), w_N.float().numpy()
     cloud_NKF, anchor = clouds(content_NKF, grid), int(w_N.argmax())
     w_N = w_N / w_N.sum()
     plan_NK = lowest(cloud_NKF, w_N, anchor)

@@ -1,7 +1,6 @@
 import torch
 
 from mcts_ray.diffusion.noise import draw
-from mcts_ray.fusion.transport import LIGHT
 from mcts_ray.fusion.x0_transport import x0_transport
 from mcts_ray.tree.weights import Refusal
 from tests.fusion.family import ALPHA, NAMES, SIGMA, kept, weights
@@ -20,12 +19,11 @@ def fuse(x0, eps, w=W):
 
 
 def test_noise_keeps_its_norm():
-    """With alpha 0 only the noise is left: the weighted mean of the eps, as long as they are, of all that have weight."""
+    """With alpha 0 only the noise is left: the weighted mean of the eps, as long as they are."""
     x0, eps = states()
     noise = x0_transport(x0, eps, W, 0.0, 1.0)
-    w = torch.where(W < LIGHT, 0.0, W)
-    mean = torch.einsum("n,nchw->chw", w, eps)
-    norm = (w @ eps.flatten(1).norm(dim=1)) / w.sum()
+    mean = torch.einsum("n,nchw->chw", W, eps)
+    norm = (W @ eps.flatten(1).norm(dim=1)) / W.sum()
     torch.testing.assert_close(noise, norm / mean.norm() * mean, rtol=1e-4, atol=1e-4)
 
 
