@@ -1,7 +1,7 @@
 """The backend on Ray: a tree manager, denoisers, reward actors and a fusion actor, for as long as the backend is open.
 
-One denoiser for each GPU, and beside it on the same GPU a reward actor; on a cluster without GPUs one denoiser, or as many as
-asked for, and one reward actor for all. The tree manager sits on this node, where the run directories are.
+One denoiser for each GPU, and beside it on the same GPU a reward actor, beside the first the fusion actor too; on a cluster without GPUs
+one denoiser, or as many as asked for, and one reward actor for all. The tree manager sits on this node, where the run directories are.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray.actors import cluster
+from mcts_ray.actors.beside import Beside
 from mcts_ray.actors.denoiser import DenoiserWorker
 from mcts_ray.actors.fusion import FusionWorker
-from mcts_ray.actors.reward import GpuReward, RewardWorker
+from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor, first_line, in_turn
 from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.checks import choose_reward
@@ -163,10 +164,12 @@ class RayBackend:
         self._actors += denoisers
         places = _get([actor.handle.place.remote() for actor in denoisers], START)
         if gpu:
-            rewards = [GpuReward(one, node, gpus, *model, paths=paths) for one, (node, gpus, _) in zip(denoisers, places, strict=True)]
+            sharing = [(one, node, gpus) for one, (node, gpus, _) in zip(denoisers, places, strict=True)]
+            rewards = [Beside(*one, RewardWorker, *model, paths) for one in sharing]
+            fusion = Beside(*sharing[0], FusionWorker, self.device)  # the first denoiser never leaves
         else:
-            rewards = [Actor(RewardWorker, *model, (), paths, num_cpus=0)] * self.workers
-        fusion = Actor(FusionWorker, num_cpus=0)
+            rewards = [Actor(RewardWorker, *model, paths, num_cpus=0)] * self.workers
+            fusion = Actor(FusionWorker, num_cpus=0)
         self._actors += [*dict.fromkeys(rewards), fusion]
         self._pool = list(zip(denoisers, rewards, strict=True)), fusion, paths
         self._manager = self._make_manager()

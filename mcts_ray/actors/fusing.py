@@ -11,7 +11,7 @@ from typing import Any
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.recovery import Recovery
 from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
-from mcts_ray.search.base import Work
+from mcts_ray.search.base import Fused, Work
 from mcts_ray.tree.weights import STATES
 
 log = logging.getLogger(__name__)
@@ -19,12 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Made:
-    """What has come of fusing for one unit: a ref to what it starts from, among others; or why its particles are refused; why they were
-    fused by innovation, if they were; or what went wrong."""
+    """What has come of fusing for one unit: a ref to what it starts from, among others; what is said of the fusion, or why its particles
+    are refused; or what went wrong."""
 
     starts: Any = None
-    refused: str | None = None
-    fallback: str | None = None
+    said: Fused | str | None = None
     error: str | None = None
 
 
@@ -50,26 +49,25 @@ class Fusing(Recovery):
             if one.error:
                 worker.take_back(work)
                 self._failed(work, one.error)
-            elif one.refused:
-                worker.take_back(work)
-                self.session.refuse(work, one.refused)
-            else:
+            elif isinstance(one.said, Fused):
                 worker.starts[work.id] = one.starts
-            if one.fallback:
-                self.session.fall_back(work, one.fallback)
+                self.session.fused(work, one.said)
+            else:
+                worker.take_back(work)
+                self.session.refuse(work, one.said)
         self._wake()
 
     async def _made(self, works: Sequence[Work], shape: tuple[int, int, int]) -> dict[str, Made]:
         """What comes of units by their ids: of all together, and where that fails again and again of each alone."""
         try:
-            words, starts = await self._fused(works, shape)
+            said, starts = await self._fused(works, shape)
         except Exception as error:
             log.warning("%d units could not be fused (%s)", len(works), first_line(error))
             if len(works) == 1:
                 return {works[0].id: Made(error=f"its particles could not be fused: {first_line(error)}")}
             alone = [await self._made([work], shape) for work in works]
             return {id: made for one in alone for id, made in one.items()}
-        return {id: Made(starts, *words[id]) for id in words}
+        return {id: Made(starts, said[id]) for id in said}
 
     async def _fused(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """The answer of the fusion actor, for which lost states are made again."""

@@ -1,7 +1,8 @@
-"""The fusion actor: what fused walks start from, whole batches at a time, on the CPU."""
+"""The fusion actor: what fused walks start from, whole batches at a time."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,26 +11,32 @@ import numpy as np
 from mcts_ray import logs
 from mcts_ray.actors.denoiser import unpacked
 from mcts_ray.actors.spec import fetched
-from mcts_ray.search.base import Work
+from mcts_ray.search.base import Fused, Work
 from mcts_ray.tree.weights import STATES
 
 Starts = dict[str, tuple[np.ndarray, bool]]  # by unit: (C, H, W) fp32, and whether it is a whole state or the noise that leads to one
 
 
 class FusionWorker:
-    """Fuses what units start from; stateless, since noise is drawn again from ids and states come with the call."""
+    """Fuses what units start from; stateless, since noise is drawn again from ids and states come with the call.
 
-    def __init__(self) -> None:
+    device: for networks that a mode has; everything else is done on the CPU. gpus: ids of the GPUs to see.
+    """
+
+    def __init__(self, device: str = "cpu", gpus: Sequence[str] = ()) -> None:
         logs.set_up()
+        self.device = device
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
 
     def __repr__(self) -> str:
         return "Fusion"
 
     def fuse(
         self, works: Sequence[Work], shape: tuple[int, int, int], states: Sequence[Any]
-    ) -> tuple[dict[str, tuple[str | None, str | None]], Starts]:
-        """For each unit, by its id: why its particles cannot be fused, and why they are fused by innovation, each None if they are
-        as asked. And, as an object of its own, what those start from that can be.
+    ) -> tuple[dict[str, str | Fused], Starts]:
+        """For each unit, by its id: why its particles cannot be fused, or what is said of the fusion. And, as an object of its own, what
+        those start from that can be.
 
         states: object refs to the `States` in which particles are, of the modes that read those. Raises Gone if some are lost.
         """
@@ -37,12 +44,10 @@ class FusionWorker:
         from mcts_ray.tree.weights import Refusal
 
         known = _fetched(works, states)
-        made = {work.id: start_of(work, shape, known.get(work.search)) for work in works}
-        refused = {id: start for id, start in made.items() if isinstance(start, Refusal)}
-        going = {id: start for id, start in made.items() if id not in refused}
-        words = {id: (start.value, None) for id, start in refused.items()}
-        words |= {id: (None, start.fallback and start.fallback.value) for id, start in going.items()}
-        return words, {id: (start.tensor.numpy(), start.whole) for id, start in going.items()}
+        made = {work.id: start_of(work, shape, known.get(work.search), self.device) for work in works}
+        going = {id: start for id, start in made.items() if not isinstance(start, Refusal)}
+        said = {id: going[id].said if id in going else start.value for id, start in made.items()}
+        return said, {id: (start.tensor.numpy(), start.whole) for id, start in going.items()}
 
 
 def _fetched(works: Sequence[Work], states: Sequence[Any]) -> dict[str, dict[str, Any]]:

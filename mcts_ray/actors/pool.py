@@ -14,8 +14,9 @@ from itertools import accumulate
 from typing import Any
 
 from mcts_ray.actors import spec
+from mcts_ray.actors.beside import Beside
 from mcts_ray.actors.denoiser import Reborn, Report
-from mcts_ray.actors.reward import GpuReward, UnknownReward
+from mcts_ray.actors.reward import UnknownReward
 from mcts_ray.actors.spec import TRIES, Actor, Gone
 from mcts_ray.actors.states import Key
 from mcts_ray.executor.schedule import Depth
@@ -284,7 +285,7 @@ class Worker:
             await self.denoiser.revive()
             self.away = None
             await self.begin(self.size)
-            if isinstance(self.reward, GpuReward):
+            if isinstance(self.reward, Beside):
                 await self.reward.follow()
         except Exception as error:
             self.failures, self.error = self.failures + 1, error

@@ -12,8 +12,8 @@ import logging
 
 import ray
 
+from mcts_ray.actors.beside import Beside
 from mcts_ray.actors.pool import Worker
-from mcts_ray.actors.reward import GpuReward
 from mcts_ray.actors.spec import Actor
 from mcts_ray.actors.working import Working
 
@@ -58,7 +58,7 @@ class Resizing(Working):
         try:
             node, gpus, _ = await denoiser.call("place")
             reward = self.workers[0].reward
-            reward = reward.beside(denoiser, node, gpus) if isinstance(reward, GpuReward) else reward
+            reward = reward.beside(denoiser, node, gpus) if isinstance(reward, Beside) else reward
             worker = Worker(denoiser, reward, sizes=self._sizes)
             await worker.begin(self._size)
         except Exception:

@@ -10,11 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray import logs
-from mcts_ray.actors.spec import Actor, Gone, ends_unless, fetched, look_in, users_modules
+from mcts_ray.actors.spec import Gone, ends_unless, fetched, look_in, users_modules
 from mcts_ray.diffusion.resolve import Model
 
 if TYPE_CHECKING:
@@ -28,11 +26,11 @@ class UnknownReward(RuntimeError):
 class RewardWorker:
     """An autoencoder, and the rewards of the searches in hand by key; all loaded on first use.
 
-    gpus: ids of the GPUs to see, those of the denoiser that it shares one with; paths: where a user's reward module may lie.
+    paths: where a user's reward module may lie; gpus: ids of the GPUs to see, those of the denoiser that it shares one with.
     """
 
     def __init__(
-        self, model: Model, device: str, dtype: str, threads: int | None = None, gpus: Sequence[str] = (), paths: Sequence[str] = ()
+        self, model: Model, device: str, dtype: str, threads: int | None = None, paths: Sequence[str] = (), gpus: Sequence[str] = ()
     ) -> None:
         logs.set_up()
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
@@ -110,35 +108,3 @@ class RewardWorker:
 
         device = resolve_device(self.device)
         return Decoder(VaeAdapter(load_vae(self.model, device, resolve_dtype(self.dtype, device)), self.model.is_xl))
-
-
-class GpuReward(Actor):
-    """A reward actor on the GPUs of one denoiser, on its node."""
-
-    def __init__(self, denoiser: Actor, node: str, gpus: Sequence[str], *args: Any, paths: Sequence[str]) -> None:
-        self._denoiser, self._args, self._paths, self._place = denoiser, args, paths, (node, list(gpus))
-        super().__init__(RewardWorker, *args, gpus, paths, num_cpus=0, scheduling_strategy=_on(node))
-
-    def beside(self, denoiser: Actor, node: str, gpus: Sequence[str]) -> GpuReward:
-        """One more like it, on the GPUs of another denoiser."""
-        return GpuReward(denoiser, node, gpus, *self._args, paths=self._paths)
-
-    async def follow(self) -> bool:
-        """A new one where the denoiser is now, which is waited for; False, and nothing done, if that is where it was."""
-        node, gpus, _ = await self._denoiser.call("place")
-        if self._place == (node, list(gpus)):
-            return False
-        ray.kill(self.handle, no_restart=True)
-        self._place = node, list(gpus)
-        self._recipe = RewardWorker, (*self._args, gpus, self._paths), {"num_cpus": 0, "scheduling_strategy": _on(node)}
-        self.handle = self._start()
-        return True
-
-    async def revive(self) -> None:
-        """As any actor, but where its denoiser is: it may have died with their node."""
-        if not await self.follow():
-            await super().revive()
-
-
-def _on(node: str) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node, soft=False)

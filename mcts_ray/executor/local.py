@@ -125,8 +125,8 @@ class _Run:
         for work, start in fused.items():
             if isinstance(start, Refusal):
                 self.session.refuse(work, start.value)
-            elif start.fallback:
-                self.session.fall_back(work, start.fallback.value)
+            else:
+                self.session.fused(work, start.said)
         going = [work for work in works if not isinstance(fused.get(work), Refusal)]
         starts = [(work.edges[0].node, fused[work]) for work in going if work.fuse]
         noise, states = ({node: start.tensor for node, start in starts if start.whole == whole} for whole in (False, True))
@@ -140,7 +140,7 @@ class _Run:
         """What a fused unit starts from, or why there is nothing."""
         shape = self.engine.denoiser.adapter.latent_shape(work.setting.height, work.setting.width)
         kept = {node: self.engine.store.get(work.search, node) for node in work.fuse.particles}
-        return start_of(work, shape, {node: state for node, state in kept.items() if state is not None})
+        return start_of(work, shape, {node: state for node, state in kept.items() if state is not None}, self.engine.denoiser.device)
 
     def step(self) -> None:
         """One denoiser call; units without anything to decode are told at once, the others wait for `score`."""

@@ -34,7 +34,8 @@ def _redo(engine: Engine, units: Sequence[Again]) -> list[Walked]:
         noise = state = None
         if unit.work.fuse:
             kept = {node: engine.store.get(unit.work.search, node) for node in unit.work.fuse.particles}
-            start = start_of(unit.work, shape, {node: one.cpu() for node, one in kept.items() if one is not None})
+            states = {node: one.cpu() for node, one in kept.items() if one is not None}
+            start = start_of(unit.work, shape, states, engine.denoiser.device)
             if isinstance(start, Refusal):
                 walked.append(Walked(unit.work, error=f"its particles cannot be fused again: {start.value}"))
                 continue

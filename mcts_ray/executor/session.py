@@ -17,7 +17,7 @@ from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.schedule import Shares
 from mcts_ray.gain.choose import Gains
 from mcts_ray.reward.base import Scored
-from mcts_ray.search.base import Cost, Outcome, Work
+from mcts_ray.search.base import Cost, Fused, Outcome, Work
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Session:
         self.shares = Shares()
         self._started: dict[str, float] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._fallbacks: dict[tuple[str, str], str] = {}
+        self._fused: dict[tuple[str, str], Fused] = {}
         self._failed: dict[tuple[str, str], Cost] = {}
         self._count = 0
         self.latent_seconds = 0.0  # of decoding and rewarding one latent, the last time
@@ -131,8 +131,8 @@ class Session:
         scores = (*walk.scores, *((node, answer.score) for node, answer in zip(decoded, answers)))
         final = answers[-1] if answers and work.terminal else Scored(None, None, 0)
         error = walk.error or verdict.error or final.error
-        fallback = self._fallbacks.pop((work.search, work.id), None)
-        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, fallback=fallback, gains=walk.gains)
+        fused = vars(self._fused.pop((work.search, work.id), Fused()))
+        outcome = Outcome(work.id, work.search, work.epoch, spent, final.score, scores, error, gains=walk.gains, **fused)
         self.jobs[work.search].scoring_seconds += verdict.seconds
         if answers:
             self.latent_seconds = verdict.seconds / len(answers)
@@ -142,9 +142,9 @@ class Session:
         """Tell that the particles of a unit could not be fused."""
         self._tell(work, Outcome(work.id, work.search, work.epoch, Cost(), refused=reason))
 
-    def fall_back(self, work: Work, reason: str) -> None:
-        """Note that the particles of a unit were fused by innovation, not as asked; its outcome will say so."""
-        self._fallbacks[work.search, work.id] = reason
+    def fused(self, work: Work, said: Fused) -> None:
+        """Note how the particles of a unit were fused; its outcome will say so."""
+        self._fused[work.search, work.id] = said
 
     def _tell(self, work: Work, outcome: Outcome, image: Any = None, thumbnail: bytes = b"") -> None:
         job = self.jobs[work.search]
@@ -237,7 +237,7 @@ class Session:
             self._out_of_turn(job)
         self._started.pop(id, None)
         self._order = {key: place for key, place in self._order.items() if key[0] != id}
-        self._fallbacks = {key: reason for key, reason in self._fallbacks.items() if key[0] != id}
+        self._fused = {key: said for key, said in self._fused.items() if key[0] != id}
         self._failed = {key: cost for key, cost in self._failed.items() if key[0] != id}
 
     def seconds(self, job: Job) -> float:

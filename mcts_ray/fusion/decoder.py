@@ -49,12 +49,13 @@ class DecoderNetwork(nn.Module):
         return F.pixel_shuffle(self.leave(h), self.config["factor"])
 
     def latent(self, features_NChw: torch.Tensor, log_snr: float, size: tuple[int, int]) -> torch.Tensor:
-        """The latents (N, C, *size) of features on any grid."""
+        """The latents (N, C, *size) of features on any grid, and on any device, to which they come back."""
+        device, features_NChw = features_NChw.device, features_NChw.to(self.mean.device)
         grid = [-(-side // self.config["factor"]) for side in size]
         if list(features_NChw.shape[2:]) != grid:
             features_NChw = F.interpolate(features_NChw, grid, mode="bilinear", align_corners=False)
-        found = self(features_NChw, torch.full((len(features_NChw),), log_snr))
-        return found[..., : size[0], : size[1]]
+        found = self(features_NChw, features_NChw.new_full((len(features_NChw),), log_snr))
+        return found[..., : size[0], : size[1]].to(device)
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """`config.json`, with `about` in it, and `model.safetensors` in fp16."""
@@ -75,11 +76,11 @@ class _Block(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def load(folder: str) -> DecoderNetwork:
-    """The network in a folder, fp32 on the CPU."""
+def load(folder: str, device: str = "cpu") -> DecoderNetwork:
+    """The network in a folder, fp32."""
     network = DecoderNetwork(**read_config(folder)["network"])
     network.load_state_dict({name: value.float() for name, value in load_file(Path(folder) / "model.safetensors").items()})
-    return network.eval().requires_grad_(False)
+    return network.to(device).eval().requires_grad_(False)
 
 
 def read_config(folder: str) -> dict[str, Any]:

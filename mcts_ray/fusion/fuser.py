@@ -20,7 +20,8 @@ from mcts_ray.fusion.innovation import barycenter, copies
 from mcts_ray.fusion.mean import weighted_mean
 from mcts_ray.fusion.rules import STEPS, demon, stepped
 from mcts_ray.fusion.siblings import Siblings
-from mcts_ray.search.base import Work
+from mcts_ray.fusion.signed import signed_sum
+from mcts_ray.search.base import Fused, Work
 from mcts_ray.tree.weights import MODES as WEIGHTED, STATES, Refusal
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ log = logging.getLogger(__name__)
 class Start:
     """(C, H, W) fp32 on the CPU: the noise z* that enters in place of the node's own draw, or (`whole`) the state x* itself.
 
-    fallback: why the particles were fused by innovation instead of as asked. cosine: of z* with the noise of the heaviest particle;
-    ess: the effective number of particles, (sum |a|)^2 / sum a^2; of siblings alone, not of the noises of baselines.
+    fallback, cosine, ess: as in `Fused`; of siblings alone, not of the noises of baselines.
     """
 
     tensor: torch.Tensor
@@ -40,29 +40,39 @@ class Start:
     cosine: float | None = None
     ess: float | None = None
 
+    @property
+    def said(self) -> Fused:
+        """What is to be told of it, in as many digits as are the same on every machine."""
+        fallback = self.fallback and self.fallback.value
+        return Fused(fallback) if self.ess is None else Fused(fallback, round(self.cosine, 4), round(self.ess, 2))
 
-def start_of(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept] | None = None) -> Start | Refusal:
+
+def start_of(
+    work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept] | None = None, device: torch.device | str = "cpu"
+) -> Start | Refusal:
     """What a unit that is to be fused starts from; `shape` is (C, H, W), `states` those of its particles that are still kept.
 
+    device: for the network of `decoder`, the one thing here that gains by a GPU: draws are a CPU generator's, which makes them the same
+    everywhere, and optimal plans a solver's.
     Never raises: what cannot be fused is a refusal, and so is an error, for no search should end over one fusion.
     """
     about = {"search": work.search, "work": work.id, "mode": work.fuse.mode}
     try:
-        made = _made(work, shape, states or {})
+        made = _made(work, shape, states or {}, device)
     except Exception:
         log.exception("fusion failed", extra=about)
         return Refusal.FAILED
     if isinstance(made, Refusal):
         log.info("fusion refused", extra={**about, "reason": made.value})
     elif made.ess is not None:
-        log.info("fused", extra={**about, "cosine": round(made.cosine, 4), "particles": round(made.ess, 2)})
+        log.info("fused", extra={**about, "cosine": made.said.cosine, "particles": made.said.ess})
     return made
 
 
-def _made(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept]) -> Start | Refusal:
+def _made(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept], device: torch.device | str) -> Start | Refusal:
     rule = work.fuse
     if rule.mode in STATES:
-        siblings = Siblings.of(work, shape, states)
+        siblings = Siblings.of(work, shape, states, device)
         return siblings if isinstance(siblings, Refusal) else _of_states(rule.mode, siblings)
     noise = fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
     if isinstance(noise, Refusal):
@@ -91,7 +101,7 @@ def fuse(
         return stepped(mode, draw([*particles, node], shape), weights)
     if mode == "fresh":
         return fresh(node, shape)
-    rule = {"demon": demon, "mean": weighted_mean}.get(mode, barycenter)
+    rule = {"demon": demon, "mean": weighted_mean, "signed": signed_sum}.get(mode, barycenter)
     return rule(draw(particles, shape), torch.tensor(weights))
 
 
@@ -142,7 +152,7 @@ def _decoder(siblings: Siblings) -> Start | Refusal:
 
     alpha, sigma = siblings.scales
     states = siblings.z_NCHW, siblings.x_NCHW, siblings.features_NChw, siblings.a_N
-    return _start(decoded(*states, siblings.origin, log_snr(alpha, sigma), load(siblings.folder)))
+    return _start(decoded(*states, siblings.origin, log_snr(alpha, sigma), load(siblings.folder, str(siblings.device))))
 
 
 MODES = {"ensemble": _ensemble, "x0_transport": _x0_transport, "features": _features, "slerp": _slerp, "decoder": _decoder}

@@ -6,8 +6,8 @@ N(mu, s^2 I) of a legitimate child lengthens the innovation; with the measured n
 
     z* = (sum_i |a_i| ||z_i|| / sum_i |a_i|) sum_i a_i z_i / ||sum_i a_i z_i||         x* = mu + s z*
 
-exact for one particle and for equal ones, and defined for signed weights too, where it is no barycenter. It has the
-form of Demon's noise (arXiv 2410.05760), which sets the length to sqrt(d).
+exact for one particle and for equal ones. It has the form of Demon's noise (arXiv 2410.05760), which sets the length to sqrt(d).
+The formula holds for weights of either sign too (`mcts_ray.fusion.signed`).
 
 Shapes: N particles of C channels, H x W latents; D = C H W; inputs of any float type, maths in fp32.
 """
@@ -24,7 +24,15 @@ COPY = 0.98  # |cosine| with a particle from which on the fused noise is that pa
 
 @torch.no_grad()
 def barycenter(z_NCHW: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor | Refusal:
-    """z* (C, H, W) in the type of `z_NCHW`, or why the noise cannot be fused: it cancels, or gives a particle again."""
+    """z* (C, H, W) in the type of `z_NCHW`, or why the noise cannot be fused: it cancels, or gives a particle again.
+
+    Weights are at least 0.
+    """
+    return lengthened(z_NCHW, a_N)
+
+
+def lengthened(z_NCHW: torch.Tensor, a_N: torch.Tensor) -> torch.Tensor | Refusal:
+    """The same for weights of either sign."""
     z_ND, a_N = z_NCHW.float().flatten(1), a_N.float()
     sum_D = weighted_sum(z_ND, a_N)
     if not sum_D.norm() >= CANCELLED * mean_norm(z_ND, a_N):  # `not`: NaN where all weights are 0

@@ -27,7 +27,7 @@ NOISE = 1e-4  # s, in units of the noise of a seed, below which it is rounding
 class Siblings:
     """Names and weights a_i of siblings, and their kept states; `index`: which of the children of their fusion is made.
 
-    folder: of the network that maps features back, where the mode has one.
+    folder: of the network that maps features back, where the mode has one; device: for that network.
     """
 
     names: tuple[str, ...]
@@ -36,9 +36,12 @@ class Siblings:
     kept: tuple[Kept, ...]
     index: int = 0
     folder: str | None = None
+    device: torch.device | str = "cpu"
 
     @classmethod
-    def of(cls, work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept]) -> Siblings | Refusal:
+    def of(
+        cls, work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept], device: torch.device | str = "cpu"
+    ) -> Siblings | Refusal:
         """The siblings of a unit, the heaviest first, of equal ones the smaller id; GONE if one is not among `states`."""
         rule = work.fuse
         pairs = sorted(zip(rule.particles, rule.weights, strict=True), key=lambda pair: (-pair[1], pair[0]))
@@ -46,7 +49,7 @@ class Siblings:
         if any(name not in states for name in names):
             return Refusal.GONE
         kept = tuple(states[name] for name in names)
-        return cls(names, torch.tensor(weights), shape, kept, rule.draw, work.setting.fuse_model)
+        return cls(names, torch.tensor(weights), shape, kept, rule.draw, work.setting.fuse_model, device)
 
     @cached_property
     def z_NCHW(self) -> torch.Tensor:

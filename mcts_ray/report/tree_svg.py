@@ -154,12 +154,16 @@ def thumbnail(node: int, uri: str) -> str:
 
 
 def node_data(tree: Forest) -> list[list]:
-    """What the page can tell of each node: parent, then `_FIELDS`; for fused nodes also the particles."""
+    """What the page can tell of each node: parent, then `_FIELDS`; for fused nodes also the particles and, where they are known, cosine and effective number."""
     return [
-        [parent, *(_rounded(node.get(name)) for name in _FIELDS), *([tree.particles[i]] if i in tree.particles else [])]
+        [parent, *_told(map(node.get, _FIELDS)), *([tree.particles[i], *_told(_likeness(node))] if i in tree.particles else [])]
         for i, (node, parent) in enumerate(zip(tree.nodes, tree.parents))
     ]
 
 
-def _rounded(value):
-    return round(value, 5) if isinstance(value, float) else value
+def _likeness(node: Mapping) -> tuple[float, ...]:
+    return (node["cosine"], node["ess"]) if "ess" in node else ()
+
+
+def _told(values: Iterable) -> list:
+    return [round(value, 5) if isinstance(value, float) else value for value in values]

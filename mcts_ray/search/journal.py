@@ -36,6 +36,8 @@ def told(outcome: Outcome, seconds: float) -> dict:
     """The record of one outcome coming back, `seconds` after the first ask."""
     record = {"type": "tell", "seconds": seconds, **vars(outcome), "cost": dict(vars(outcome.cost))}
     del record["gains"]
+    if outcome.ess is None:  # as of every unit that was not fused
+        del record["cosine"], record["ess"]
     if outcome.gains:  # without the features, which only a trainer reads
         record["gains"] = [{"node": g.node, "version": g.version, "jumps": [asdict(jump) for jump in g.jumps]} for g in outcome.gains]
     return record

@@ -310,6 +310,7 @@ class MCTS(TreeSearch):
         if self.chooser:
             self._take(outcome, child, rollout)
         if self._fusions:
+            child.likeness = None if outcome.ess is None else (outcome.cosine, outcome.ess)
             self._learn(child, outcome.reward if leaf.terminal else leaf.promised)
         if self._pruner:
             self.pruning["gain"] += sum(self._could_open(s.level + s.k, s.level) and self._hopeless(s.level) for s in (child, *rollout))

@@ -1,11 +1,13 @@
 """Every mode through the same properties; numbers in brackets are those of the invariants in the design notes."""
 
 import math
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.diffusion.noise import draw
 from mcts_ray.fusion.decoder import DecoderNetwork
 from mcts_ray.fusion.fuser import fuse, log_snr, start_of
@@ -237,15 +239,28 @@ def test_a_start_says_how_near_it_is_to_the_best_and_how_many_it_is_made_of(fold
 
 
 def test_the_actor_goes_on_where_one_unit_fails(folder, monkeypatch):
-    from mcts_ray.actors.fusion import FusionWorker
-
     def broken(z_NCHW, a_N):
         raise RuntimeError("broken")
 
     monkeypatch.setattr("mcts_ray.fusion.fuser.weighted_mean", broken)
     works = [replace(work(mode), id=mode) for mode in ("mean", "innovation")]
-    words, starts = FusionWorker().fuse(works, SHAPE, [])
-    assert words == {"mean": ("failed", None), "innovation": (None, None)} and set(starts) == {"innovation"}
+    said, starts = FusionWorker().fuse(works, SHAPE, [])
+    assert set(said) == {"mean", "innovation"} and said["mean"] == "failed" and set(starts) == {"innovation"}
+    assert said["innovation"] == start("innovation", folder).said and said["innovation"].fallback is None
+    assert 0.5 < said["innovation"].cosine < 0.98 and 1.2 < said["innovation"].ess < 6
+
+
+def test_the_network_of_a_mode_and_nothing_else_is_on_the_device_of_the_actor(folder, monkeypatch):
+    """Here a device that computes nothing: what is asked of it fails, and only `decoder` asks."""
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    actor = FusionWorker("meta", ["3"])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    works = [replace(work(mode, folder=folder), id=mode) for mode in MODES]
+    monkeypatch.setattr("mcts_ray.actors.fusion._fetched", lambda works, refs: {"s": kept()})
+    said, starts = actor.fuse(works, SHAPE, [])
+    assert {mode for mode in MODES if said[mode] == "failed"} == {"decoder"} and len(starts) == len(MODES) - 1
+    there, _ = FusionWorker("cpu").fuse(works, SHAPE, [])
+    assert there["decoder"].ess > 1 and {mode: there[mode] for mode in starts} == {mode: said[mode] for mode in starts}
 
 
 def test_an_error_is_a_refusal_and_logged(folder, caplog):

@@ -125,6 +125,7 @@ def test_fused_nodes_come_with_their_parents(one, tmp_path):
     fused = [node for node in nodes.values() if node["action"] == "fuse"]
     assert fused and result.ledger.fusions == len(fused)
     assert all(len(node["particles"]) >= 6 and set(node["particles"]) <= set(nodes) for node in fused)
+    assert all(-1 <= node["cosine"] < 0.98 and 1 < node["ess"] <= len(node["particles"]) for node in fused)
 
 
 def test_the_journal_of_a_ray_search_rebuilds_it(one, local, tmp_path):

@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_no_actor_behind_and_keeps_what_was_found(home, tiny_folde
 
 
 @pytest.mark.slow
-def test_every_gpu_gets_a_denoiser_and_beside_it_a_reward(tiny_folder, cluster):
+def test_every_gpu_gets_a_denoiser_and_beside_it_a_reward_and_the_first_the_fusion_actor_too(tiny_folder, cluster):
     """Logical GPUs on two nodes. Nothing is loaded: only where the actors sit and what they see is looked at."""
     script = f"""
 import json, os, ray
@@ -251,17 +251,17 @@ searcher = Searcher.from_pretrained({str(tiny_folder)!r}, executor="ray")
 backend = searcher.backend
 places = ray.get([actor.handle.place.remote() for actor in backend._actors[:3]])
 sees = lambda worker: (ray.get_runtime_context().get_node_id(), os.environ["CUDA_VISIBLE_DEVICES"])
-rewards = ray.get([actor.handle.__ray_call__.remote(sees) for actor in backend._actors[3:6]])
-print(json.dumps([backend.device, backend.workers, [p[:2] for p in places], rewards]))
+beside = ray.get([actor.handle.__ray_call__.remote(sees) for actor in backend._actors[3:]])
+print(json.dumps([backend.device, backend.workers, [p[:2] for p in places], beside]))
 searcher.close()
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     env.pop("RAY_ADDRESS", None)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, env=env)
-    device, workers, places, rewards = json.loads(done.stdout.splitlines()[-1])
+    device, workers, places, beside = json.loads(done.stdout.splitlines()[-1])
     assert (device, workers) == ("cuda", 3)
     assert len({(node, *gpus) for node, gpus in places}) == 3 and all(len(gpus) == 1 for _, gpus in places)
-    assert [[node, gpus[0]] for node, gpus in places] == rewards
+    assert [[node, gpus[0]] for node, gpus in (*places, places[0])] == beside
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.executor.session import Walk
 from mcts_ray.reward.base import Scored
 from mcts_ray.search import BestOfN, Edge, Setting, Work
-from mcts_ray.search.base import Cost
+from mcts_ray.search.base import Cost, Fused
 from mcts_ray.search.lineage import Again
 
 SHAPE = (1, 16, 16)
@@ -167,7 +167,7 @@ def test_a_batch_that_cannot_be_fused_is_fused_unit_by_unit():
         async def _fused(self, works, shape):
             if any(work.id == "b" for work in works):
                 raise RuntimeError("their states are lost again and again")
-            return {work.id: (None, None) for work in works}, "ref"
+            return {work.id: Fused() for work in works}, "ref"
 
     works = [Work(id, "s", Setting("a cat", levels=4), None, "fuse", (Edge(id, 0),)) for id in "abc"]
     made = asyncio.run(Fuses()._made(works, SHAPE))

@@ -77,9 +77,12 @@ def test_the_scale():
 
 
 def test_node_data():
-    tree = forest(small_tree().nodes)
+    nodes = small_tree().nodes
+    next(node for node in nodes if node["action"] == "fuse").update(cosine=0.7512345, ess=3.25)
+    tree = forest(nodes)
     rows = node_data(tree)
     (fused,) = tree.particles
     assert rows[0][0] == -1 and rows[0][1:4] == [8, "seed", 1]
-    assert rows[fused][-1] == tree.particles[fused]
+    assert rows[fused][8:] == [tree.particles[fused], 0.75123, 3.25]
+    assert node_data(forest(small_tree().nodes))[fused][8:] == [tree.particles[fused]]
     assert rows[tree.particles[fused][0]][5:7] == [0.6, 0.5]

@@ -1,0 +1,47 @@
+"""Actors that share the GPUs of a denoiser: rewards, and the fusion actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mcts_ray.actors.spec import Actor
+
+
+class Beside(Actor):
+    """An actor on the GPUs of one denoiser, on its node: `worker` takes their ids as its last argument, after `args`."""
+
+    def __init__(self, denoiser: Actor, node: str, gpus: Sequence[str], worker: type, *args: Any) -> None:
+        self._denoiser, self._worker, self._args, self._place = denoiser, worker, args, (node, list(gpus))
+        super().__init__(*self._there(), **_on(node))
+
+    def beside(self, denoiser: Actor, node: str, gpus: Sequence[str]) -> Beside:
+        """One more like it, on the GPUs of another denoiser."""
+        return Beside(denoiser, node, gpus, self._worker, *self._args)
+
+    async def follow(self) -> bool:
+        """A new one where the denoiser is now, which is waited for; False, and nothing done, if that is where it was."""
+        node, gpus, _ = await self._denoiser.call("place")
+        if self._place == (node, list(gpus)):
+            return False
+        ray.kill(self.handle, no_restart=True)
+        self._place = node, list(gpus)
+        worker, *args = self._there()
+        self._recipe = worker, tuple(args), _on(node)
+        self.handle = self._start()
+        return True
+
+    async def revive(self) -> None:
+        """As any actor, but where its denoiser is: it may have died with their node."""
+        if not await self.follow():
+            await super().revive()
+
+    def _there(self) -> tuple[Any, ...]:
+        return self._worker, *self._args, self._place[1]
+
+
+def _on(node: str) -> dict[str, Any]:
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
