@@ -267,7 +267,7 @@ def run(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         return 1
     if code == INTERRUPTED:
-        _say("interrupted before the search began")
+        _say("interrupted; the same command takes up what is there")
         return 1
     return code
 

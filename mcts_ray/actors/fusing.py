@@ -11,8 +11,8 @@ from typing import Any
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.recovery import Recovery
 from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
-from mcts_ray.search.base import Fused, Work
-from mcts_ray.tree.weights import STATES
+from mcts_ray.search.base import Work
+from mcts_ray.tree.weights import STATES, Fused
 
 log = logging.getLogger(__name__)
 

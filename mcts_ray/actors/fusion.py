@@ -11,8 +11,8 @@ import numpy as np
 from mcts_ray import logs
 from mcts_ray.actors.denoiser import unpacked
 from mcts_ray.actors.spec import fetched
-from mcts_ray.search.base import Fused, Work
-from mcts_ray.tree.weights import STATES
+from mcts_ray.search.base import Work
+from mcts_ray.tree.weights import STATES, Fused
 
 Starts = dict[str, tuple[np.ndarray, bool]]  # by unit: (C, H, W) fp32, and whether it is a whole state or the noise that leads to one
 

@@ -114,7 +114,7 @@ class Found:
             scoring_seconds=job.scoring_seconds,
             scores=search.scores,
             pruning=search.pruning,
-            notes=(*search.notes, *filter(None, [job.cut, job.again and f"{job.again} NFE were spent once more after losses"])),
+            notes=(*search.notes, *filter(None, [job.cut, job.again and f"{job.again} NFE were spent once more after losses, or for states that are not kept"])),
         )
 
 

@@ -17,7 +17,8 @@ from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.schedule import Shares
 from mcts_ray.gain.choose import Gains
 from mcts_ray.reward.base import Scored
-from mcts_ray.search.base import Cost, Fused, Outcome, Work
+from mcts_ray.search.base import Cost, Outcome, Work
+from mcts_ray.tree.weights import Fused
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,15 @@ SIDE = 8  # of the pooled predictions
 @torch.no_grad()
 def ensemble(z_NCHW: torch.Tensor, x0_NCHW: torch.Tensor, w_N: torch.Tensor, index: int = 0) -> torch.Tensor | Refusal:
     """The noise (C, H, W) of child number `index`, in the type of `z_NCHW`; COPY if there are not so many that are no copies."""
+    a_N = column(x0_NCHW, w_N, index)
+    return a_N if isinstance(a_N, Refusal) else barycenter(z_NCHW, a_N.to(z_NCHW.device))
+
+
+def column(x0_NCHW: torch.Tensor, w_N: torch.Tensor, index: int) -> torch.Tensor | Refusal:
+    """The weights (N,) of that child, a column of D."""
     D_NN = transform(pooled(x0_NCHW), w_N.double().numpy())
     columns = mixed(D_NN, w_N.double().numpy())
-    if index >= len(columns):
-        return Refusal.COPY
-    return barycenter(z_NCHW, torch.from_numpy(D_NN[:, columns[index]]).to(z_NCHW.device))
+    return torch.from_numpy(D_NN[:, columns[index]]) if index < len(columns) else Refusal.COPY
 
 
 def pooled(x0_NCHW: torch.Tensor) -> np.ndarray:

@@ -21,8 +21,8 @@ from mcts_ray.fusion.mean import weighted_mean
 from mcts_ray.fusion.rules import STEPS, demon, stepped
 from mcts_ray.fusion.siblings import Siblings
 from mcts_ray.fusion.signed import signed_sum
-from mcts_ray.search.base import Fused, Work
-from mcts_ray.tree.weights import MODES as WEIGHTED, STATES, Refusal
+from mcts_ray.search.base import Work
+from mcts_ray.tree.weights import MODES as WEIGHTED, STATES, Fused, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Start:
     """(C, H, W) fp32 on the CPU: the noise z* that enters in place of the node's own draw, or (`whole`) the state x* itself.
 
-    fallback, cosine, ess: as in `Fused`; of siblings alone, not of the noises of baselines.
+    fallback, cosine, ess: as in `Fused`; where siblings are fused, not for fresh ones and the noises of baselines.
     """
 
     tensor: torch.Tensor
@@ -77,7 +77,7 @@ def _made(work: Work, shape: tuple[int, int, int], states: Mapping[str, Kept], d
     noise = fuse(rule.particles, rule.weights, shape, rule.mode, work.edges[0].node)
     if isinstance(noise, Refusal):
         return noise
-    if rule.mode not in WEIGHTED:
+    if rule.mode not in WEIGHTED or rule.mode == "fresh":
         return Start(noise)
     weights = torch.tensor(rule.weights)
     best_CHW = draw([rule.particles[int(weights.argmax())]], shape)[0]
@@ -119,13 +119,15 @@ def _of_states(mode: str, siblings: Siblings) -> Start | Refusal:
     z_CHW = siblings.innovation(made.tensor) if made.whole else made.tensor
     if made.whole and copies(siblings.z_NCHW.flatten(1), z_CHW.flatten()):
         return Refusal.COPY
-    return _told(made, z_CHW, siblings.z_NCHW[0], siblings.a_N)
+    return made if made.ess else _told(made, z_CHW, siblings.z_NCHW[0], siblings.a_N)
 
 
 def _ensemble(siblings: Siblings) -> Start | Refusal:
-    from mcts_ray.fusion.ensemble import ensemble
+    from mcts_ray.fusion.ensemble import column
 
-    return _start(ensemble(siblings.z_NCHW, siblings.x0_NCHW, siblings.a_N, siblings.index))
+    a_N = column(siblings.x0_NCHW, siblings.a_N, siblings.index)
+    noise = a_N if isinstance(a_N, Refusal) else barycenter(siblings.z_NCHW, a_N)
+    return noise if isinstance(noise, Refusal) else _told(Start(noise), noise, siblings.z_NCHW[0], a_N)
 
 
 def _x0_transport(siblings: Siblings) -> Start | Refusal:

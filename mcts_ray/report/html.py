@@ -23,6 +23,7 @@ from mcts_ray.report.curve import curve
 from mcts_ray.report.frame import asset, frame
 from mcts_ray.report.tree_layout import Forest, best_leaves, forest
 from mcts_ray.report.tree_svg import Drawing, node_data, shades_css, thumbnail
+from mcts_ray.tree.weights import REASONS, Refusal
 
 if TYPE_CHECKING:
     from mcts_ray.result import SearchResult
@@ -218,8 +219,13 @@ def _ledger(result: SearchResult) -> str:
         f"<tr><th>{_UNITS.get(name, name.replace('_', ' '))}</th><td>{_amount(amount)}</td></tr>"
         for name, amount in result.ledger.to_dict().items()
     )
+    told = {(name, f"{name}: {REASONS[name]}" if name in REASONS else name): count for name, count in result.refusals.items()}
+    refused, instead = (
+        Counter({words: count for (name, words), count in told.items() if (name == Refusal.STILL) == other}) for other in (False, True)
+    )
     return f"""<section><h2>Ledger</h2><div class="account"><table class="ledger">{rows}</table>
-<div>{_counted("Refused fusions", Counter(result.refusals))}
+<div>{_counted("Refused fusions", refused)}
+{_counted("Fused by innovation instead", instead)}
 {_counted("Errors", Counter(result.errors))}</div></div></section>"""
 
 

@@ -20,8 +20,9 @@ function elementsOf(view) {
 }
 
 function describe(n) {
-  const [, level, action, visits, value, phi, score, id, particles, cosine, ess] = nodes[n];
-  const facts = [["level", level], ["visits", visits], ["value", value], ["phi", phi], ["step score", score], ["cosine with the best", cosine], ["effective particles", ess]];
+  const [, level, action, visits, value, phi, score, id, cosine, ess, fallback, particles] = nodes[n];
+  const facts = [["level", level], ["visits", visits], ["value", value], ["phi", phi], ["step score", score]];
+  facts.push(["cosine with the best", cosine], ["effective particles", ess], ["by innovation instead:", fallback]);
   const lines = facts.filter(([, fact]) => (fact ?? null) !== null).map(([name, fact]) => `${name} ${fact}`);
   return [particles ? `fused from ${particles.length}` : action, ...lines, id].join("\n");
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcts_ray.report.run import image_paths
+from mcts_ray.tree.weights import REASONS
 
 if TYPE_CHECKING:
     from mcts_ray.estimate import Estimate
@@ -61,6 +62,9 @@ def result_text(result: SearchResult) -> str:
         lines.append(found)
     rate = f", {ledger.nfe / ledger.seconds:.0f} NFE/s" if ledger.seconds > 0 else ""
     lines.append(f"  {ledger.nfe} NFE in {ledger.seconds:.1f} s{rate}")
+    if result.config.fuse != "none":
+        reasons = [f"{count} x {name} ({REASONS[name]})" for name, count in result.refusals.items()]
+        lines.append(f"  {ledger.fusions} fused{''.join(f' · {reason}' for reason in reasons)}")
     lines += [f"  {note}" for note in result.notes]
     if result.run_dir:
         lines += [f"  {path}" for path in image_paths(result.run_dir, result)]

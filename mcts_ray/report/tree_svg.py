@@ -18,6 +18,7 @@ _LEFT, _RIGHT = 20, 190  # the right margin holds thumbnails and rewards
 _THUMB, _ROW, _THIN_ROW, _TOP = 32, 38, 18, 8
 _VIRIDIS = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#dde318")
 _FIELDS = ("level", "action", "visits", "value", "phi", "score", "id")
+_FUSED = ("cosine", "ess", "fallback")
 
 
 class Scale:
@@ -154,15 +155,11 @@ def thumbnail(node: int, uri: str) -> str:
 
 
 def node_data(tree: Forest) -> list[list]:
-    """What the page can tell of each node: parent, then `_FIELDS`; for fused nodes also the particles and, where they are known, cosine and effective number."""
+    """What the page can tell of each node: parent, then `_FIELDS`; for fused nodes also what is said of them, and the particles."""
     return [
-        [parent, *_told(map(node.get, _FIELDS)), *([tree.particles[i], *_told(_likeness(node))] if i in tree.particles else [])]
+        [parent, *_told(map(node.get, _FIELDS)), *([*_told(map(node.get, _FUSED)), tree.particles[i]] if i in tree.particles else [])]
         for i, (node, parent) in enumerate(zip(tree.nodes, tree.parents))
     ]
-
-
-def _likeness(node: Mapping) -> tuple[float, ...]:
-    return (node["cosine"], node["ess"]) if "ess" in node else ()
 
 
 def _told(values: Iterable) -> list:

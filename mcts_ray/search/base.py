@@ -142,16 +142,6 @@ COSTS = tuple(field.name for field in fields(Cost))
 
 
 @dataclass(frozen=True)
-class Fused:
-    """What is said of a fusion: why it was made by innovation instead of as asked, if it was; the cosine of the fused noise with that of
-    the heaviest particle; `ess`, the effective number of particles (sum |a|)^2 / sum a^2. None where there is nothing to say."""
-
-    fallback: str | None = None
-    cosine: float | None = None
-    ess: float | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of one unit: its cost, the reward of its image if terminal, the step scores of its `scored` nodes, or an error.
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from mcts_ray.gain.choose import Chooser, Transition
 from mcts_ray.gain.policy import Constant, JumpPolicy, path
-from mcts_ray.tree.weights import STATES
+from mcts_ray.tree.weights import STATES, Fused
 from mcts_ray.search.base import Cost, Edge, Fuse, Outcome, Setting, Work
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
@@ -310,7 +310,7 @@ class MCTS(TreeSearch):
         if self.chooser:
             self._take(outcome, child, rollout)
         if self._fusions:
-            child.likeness = None if outcome.ess is None else (outcome.cosine, outcome.ess)
+            child.fused = Fused(outcome.fallback, outcome.cosine, outcome.ess) if child.particles else None
             self._learn(child, outcome.reward if leaf.terminal else leaf.promised)
         if self._pruner:
             self.pruning["gain"] += sum(self._could_open(s.level + s.k, s.level) and self._hopeless(s.level) for s in (child, *rollout))

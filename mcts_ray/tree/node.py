@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from mcts_ray.tree.values import Prior
+from mcts_ray.tree.weights import Fused
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -17,8 +18,8 @@ class Node:
     firsts, completed: sum and count of the returns of the roll-outs that made its unfused children.
     children: all, dispatched ones included; arms: those that selection may enter. open: it may be widened.
     draws: children ever dispatched with noise of their own, lost ones included, so that none is drawn twice; lost: how
-    many children were lost. particles: ids of the siblings of which it was fused; empty for all other nodes. likeness: cosine of its
-    noise with that of the heaviest of them, and their effective number.
+    many children were lost. particles: ids of the siblings of which it was fused; empty for all other nodes. fused: what is
+    said of that.
     pruned: it has been taken out of its parent's arms (`mcts_ray.tree.prune`).
     promised: what stands for the reward of a walk that has stopped here, until it comes from further down; walk: the node that this
     walk began with.
@@ -46,7 +47,7 @@ class Node:
     draws: int = 0
     lost: int = 0
     particles: tuple[str, ...] = ()
-    likeness: tuple[float, float] | None = None
+    fused: Fused | None = None
     pruned: bool = False
     promised: float | None = None
     walk: Node | None = None

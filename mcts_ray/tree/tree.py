@@ -117,8 +117,8 @@ class Tree:
             parent.open, parent.promised = False, None
 
     def rows(self) -> list[dict]:
-        """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles`, with `cosine` and
-        `ess` as `Outcome` has them, pruned ones say so."""
+        """Every node as tree.json has it; those in flight have 0 visits and no value, fused ones name their `particles` and have what
+        `Fused` says of them, pruned ones say so."""
         return [
             {
                 "id": node.id,
@@ -130,7 +130,7 @@ class Tree:
                 "phi": node.phi,
                 "score": node.score,
                 **({"particles": list(node.particles)} if node.particles else {}),
-                **(dict(zip(("cosine", "ess"), node.likeness)) if node.likeness else {}),
+                **({name: said for name, said in vars(node.fused).items() if said is not None} if node.fused else {}),
                 **({"pruned": True} if node.pruned else {}),
             }
             for node in self

@@ -42,6 +42,29 @@ class Refusal(str, Enum):
     STILL = "still"
 
 
+REASONS = {
+    Refusal.NOISELESS: "no noise has made the siblings, so they are all the same",
+    Refusal.FEW: "fewer than six siblings have a usable reward",
+    Refusal.FLAT: "their rewards are equal",
+    Refusal.DOMINATED: "one sibling has all the weight",
+    Refusal.CANCELLED: "nothing is left of their noises",
+    Refusal.COPY: "the result is one of them, or its mirror image",
+    Refusal.GONE: "a state was pruned away",
+    Refusal.FAILED: "an error, which is in the log",
+    Refusal.STILL: "hardly a token moved: fused by innovation instead",
+}
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What is said of a fusion: why it was made by innovation instead of as asked, if it was; the cosine of the fused noise with that of
+    the heaviest particle; `ess`, the effective number of particles (sum |a|)^2 / sum a^2. None where there is nothing to say."""
+
+    fallback: str | None = None
+    cosine: float | None = None
+    ess: float | None = None
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights `a` of the particles `kept` (indices of the given ones), mean and sd of their rewards, and the promised gain."""

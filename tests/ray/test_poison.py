@@ -19,8 +19,9 @@ from mcts_ray.diffusion.resolve import resolve_model
 from mcts_ray.executor.session import Walk
 from mcts_ray.reward.base import Scored
 from mcts_ray.search import BestOfN, Edge, Setting, Work
-from mcts_ray.search.base import Cost, Fused
+from mcts_ray.search.base import Cost
 from mcts_ray.search.lineage import Again
+from mcts_ray.tree.weights import Fused
 
 SHAPE = (1, 16, 16)
 BATCH = 4

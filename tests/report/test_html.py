@@ -97,6 +97,13 @@ def test_the_ledger_and_the_configuration(page):
     ledger = re.search(r'<table class="ledger">.*?</table>', page, re.S)[0]
     assert re.findall(r"<td>([^<]*)", ledger) == ["12,345", "24,690", "678", "679", "3", "78.25", "70.50"]
     assert "Refused fusions" in page and "<b>2 ×</b> spread too small" in page and "<h3>Errors" not in page
+    assert "Fused by innovation instead" not in page
+
+
+def test_fusions_as_something_else_are_no_refusals():
+    page = report(result_of(small_tree(), refusals={"still": 3, "dominated": 1}))
+    assert 'Refused fusions <small>1</small>' in page and "<b>1 ×</b> dominated: one sibling has all the weight" in page
+    assert 'Fused by innovation instead <small>3</small>' in page and "<b>3 ×</b> still: hardly a token moved" in page
     config = page[page.index("<details>") :]
     assert all(f"<code>{name}</code>" in config for name in SearchConfig.model_fields) and "54321" in config
 

@@ -83,6 +83,6 @@ def test_node_data():
     rows = node_data(tree)
     (fused,) = tree.particles
     assert rows[0][0] == -1 and rows[0][1:4] == [8, "seed", 1]
-    assert rows[fused][8:] == [tree.particles[fused], 0.75123, 3.25]
-    assert node_data(forest(small_tree().nodes))[fused][8:] == [tree.particles[fused]]
+    assert rows[fused][8:] == [0.75123, 3.25, None, tree.particles[fused]]
+    assert node_data(forest(small_tree().nodes))[fused][8:] == [None, None, None, tree.particles[fused]]
     assert rows[tree.particles[fused][0]][5:7] == [0.6, 0.5]

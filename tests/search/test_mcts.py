@@ -7,13 +7,13 @@ import pytest
 
 from mcts_ray.gain import Anchors, Constant, Table
 from mcts_ray.search import MCTS, Setting
-from mcts_ray.search.base import Cost, Fused, Outcome
+from mcts_ray.search.base import Cost, Outcome
 from mcts_ray.search.branching import Branching
 from mcts_ray.search.ids import fuse_id, jump_id, root_id, seed_id
 from mcts_ray.search.journal import asked, halted, replay, told
 from mcts_ray.tree import Fusing, Prior, Pruning, Soft, Widening, maximum
 from mcts_ray.tree.backup import make_rule
-from mcts_ray.tree.weights import MODES, STATES
+from mcts_ray.tree.weights import MODES, STATES, Fused
 
 from .fake import carry_out, carry_out_in_flight, journalled, outcome_of, refusal_of, worth
 
@@ -348,7 +348,8 @@ def test_what_was_fused_by_innovation_instead_is_counted_and_is_in_the_journal()
             lines.append(told(outcome, 0.0))
     assert search.refusals["still"] == fused == search.ledger.fusions > 0
     assert sum(line.get("cosine") == 0.71 and line["ess"] == 3.4 for line in lines) == fused == sum("ess" in line for line in lines)
-    assert {(node.get("cosine"), node.get("ess")) for node in search.nodes() if node["action"] == "fuse"} == {(0.71, 3.4)}
+    said = {tuple(node[name] for name in vars(Fused())) for node in search.nodes() if node["action"] == "fuse"}
+    assert said == {("still", 0.71, 3.4)}
     assert not any("ess" in node for node in search.nodes() if node["action"] != "fuse")
     again = make(300, share=1.0, **FUSED[4])
     replay(again, json.loads(json.dumps(lines)))
