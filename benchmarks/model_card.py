@@ -83,7 +83,10 @@ def _step_models() -> str:
     quarters = [round(lrm["levels"] * share) for share in (0.75, 0.5, 0.25)]
     ranked = ", ".join(f"{accuracy[level]:.2f}" for level in quarters)
     correlated = ", ".join(f"{spearman[level]:.2f}" for level in quarters)
-    told, similarity = value["data"], ige["prediction"]["similarity"]["all"]
+    told = value["data"]
+    predicted = "; ".join(
+        f"{name.replace('_', ' ')}: {one['all']['r2']:.2f}, {one['all']['spearman']:.2f}" for name, one in ige["prediction"].items()
+    )
     rows = {
         "lrm": (
             lrm["recipe"],
@@ -96,9 +99,9 @@ def _step_models() -> str:
             f"Spearman within prompts at 25, 50, 75 % of the way: {correlated}",
         ),
         "ige": (
-            ige["recipe"],
-            f"{ige['data']['states']:,} states, {ige['data']['nfe']:,} NFE",
-            f"similarity: R² {similarity['r2']:.2f}, Spearman {similarity['spearman']:.2f}",
+            ige["recipe"] | {"steps": f"{min(ige['best_step'].values())} to {max(ige['best_step'].values())}, by target"},
+            f"{ige['data']['states']:,} states of {ige['data']['prompts']} prompts, {ige['data']['nfe']:,} NFE",
+            f"R², Spearman of {predicted}",
         ),
     }
     return "\n".join(
