@@ -11,7 +11,9 @@ from mcts_ray.cli import app
 
 
 @pytest.mark.parametrize("levels, k", [(30, 4), (15, 2), (10, 1), (1, 1)])
-@pytest.mark.parametrize("times, algorithm, file", [(2, "best-of-n", "quality-main"), (8, "mcts", "quality-mcts-2")])
+@pytest.mark.parametrize(
+    "times, algorithm, file", [(1, "best-of-n", "quality-mcts-3"), (2, "mcts", "quality-mcts-3"), (8, "mcts", "quality-mcts-2")]
+)
 def test_on_scenes_it_takes_trajectories_of_about_eight_calls(levels, k, times, algorithm, file):
     choice = choose(SearchConfig(algorithm="auto", levels=levels, budget=times * levels), "scenes")
     assert choice.config.algorithm == algorithm and choice.config.k == k and choice.config.trajectory_nfe <= 10
