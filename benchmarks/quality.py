@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, help="of each set")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--pool", type=int, help="samples per prompt of the pools, 0: none")
+    parser.add_argument("--policy", nargs="+", default=(), help="jump policies of the pools, as in k=4 [those of mcts-ray compare]")
     parser.add_argument("--oracle", action="store_true", help="each arm once more, guided by the verifier")
     parser.add_argument("--full", action="store_true", help="every algorithm, 2 to 16 T, 100 prompts, 3 seeds, pools of 128")
     parser.add_argument("--name", help="of the results file")
@@ -75,6 +76,7 @@ def main() -> None:
         seeds=args.seeds or seeds,
         levels=LEVELS,
         pool=pool if args.pool is None else args.pool,
+        policies=args.policy,
         validation_count=VALIDATION,
         oracle=args.oracle,
         executor="local",
