@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,7 +95,14 @@ def searches(study: str, ige: str, best: list[str] | None, count: int | None, pr
         budget = times * comparison.design.levels
         by_set = {name: decisions([row for row in rows if row["set"] == name], budget) for name in comparison.design.sets}
         found[str(times)] = {"price": price, "decisions": {"all": decisions(rows, budget), **by_set}, "sets": summary["sets"]}
+    gold = {f"gold at {times} T, {name}": _golds(one["rows"]) for times, row in found.items() for name, one in row["sets"].items()}
+    bars(f"gain-{study}", gold)
     write(f"gain-{study}", {"ige": json_of(ige), "settings": settings, "times": found})
+
+
+def _golds(rows: list[dict]) -> dict[str, list[float]]:
+    """Gold of each arm, with its interval, under the part of its name that tells it from the others."""
+    return {re.sub(r"^mcts,|(jump=ige,)?ige_model=[^,]*,?|,?jump_table=.*|,?price=.*", "", row["arm"]): row["gold"] for row in rows}
 
 
 def arms(ige: str) -> list[str]:
