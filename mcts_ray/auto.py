@@ -37,16 +37,16 @@ def choose(config: SearchConfig, model: str) -> Choice:
     if times < RICH:
         why = (
             f"auto takes best-of-n with long jumps: {times:.3g} times T are less than the {RICH} from which on a tree was better on hard "
-            "test prompts of scenes (benchmarks/results/quality-mcts-3.json)"
+            "test prompts of scenes (benchmarks/results/quality-mcts-4.json)"
         )
         return Choice(_with(config, update | {"algorithm": "best-of-n"}), why)
     update |= {name: value for name, value in TREE.items() if name not in config.model_fields_set}
     why = (
-        f"auto takes mcts with long jumps and strong noise: at 2, 4, 8 and 16 times T (here {times:.3g}) it finds .029 [.016, .041], "
-        ".007 [-.004, .019], .009 [.001, .018] and .012 [.002, .024] more of gold than best-of-n with the same jumps on 100 hard test "
-        "prompts of scenes"
+        f"auto takes mcts with long jumps and strong noise: at 2, 4, 8 and 16 times T (here {times:.3g}) best-of-n with the same jumps "
+        "needs 1.6 [1.1, 2.3], 1.4 [.97, 2.1], 2.3 [1.3, > 4.3] and > 2.1 [1.1, > 2.1] times the compute for as much gold on 100 hard test "
+        "prompts of scenes (benchmarks/results/quality-mcts-4.json)"
     )
-    return Choice(_with(config, update | {"algorithm": "mcts"}), f"{why} (benchmarks/results/quality-mcts-3.json, quality-mcts-2.json)")
+    return Choice(_with(config, update | {"algorithm": "mcts"}), why)
 
 
 def _with(config: SearchConfig, update: dict[str, Any]) -> SearchConfig:
