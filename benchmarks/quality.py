@@ -13,6 +13,7 @@ page.html of the study too; pools of finished samples are shared in runs/pools.
 from __future__ import annotations
 
 import argparse
+from textwrap import wrap
 
 import matplotlib
 import numpy as np
@@ -114,15 +115,15 @@ def _plot(summary: dict, name: str, title: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    most = max(len(one["rows"]) for one in summary["sets"].values())
+    most = max(sum(1 + len(row["arm"]) // 40 for row in one["rows"]) for one in summary["sets"].values())
     size = (9, (1 + 0.24 * most) * len(summary["sets"]))
     figure, axes = plt.subplots(len(summary["sets"]), 2, figsize=size, constrained_layout=True, squeeze=False)
     for (set_name, one), pair in zip(summary["sets"].items(), axes, strict=True):
-        labels = [f"{row['arm']}  {row['times']}×" for row in one["rows"]]
+        labels = ["\n".join(wrap(f"{row['arm']}  {row['times']}×".replace(",", ", "), 40)) for row in one["rows"]]
         for axis, what in zip(pair, ("gold", "passed"), strict=True):
             mean, low, high = np.array([row[what] for row in one["rows"]]).T
             axis.errorbar(mean, range(len(labels)), xerr=[mean - low, high - mean], fmt="o", ms=5, capsize=3, color="#2a6f97")
-            axis.set_yticks(range(len(labels)), labels, fontsize=7)
+            axis.set_yticks(range(len(labels)), labels if what == "gold" else [""] * len(labels), fontsize=7)
             axis.set_title(f"{set_name}: {'share of facts that hold' if what == 'gold' else 'all facts hold'}", fontsize=9)
             axis.invert_yaxis()
             axis.grid(alpha=0.2)
