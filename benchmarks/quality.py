@@ -115,11 +115,11 @@ def _plot(summary: dict, name: str, title: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    most = max(sum(1 + len(row["arm"]) // 40 for row in one["rows"]) for one in summary["sets"].values())
-    size = (9, (1 + 0.24 * most) * len(summary["sets"]))
-    figure, axes = plt.subplots(len(summary["sets"]), 2, figsize=size, constrained_layout=True, squeeze=False)
-    for (set_name, one), pair in zip(summary["sets"].items(), axes, strict=True):
-        labels = ["\n".join(wrap(f"{row['arm']}  {row['times']}×".replace(",", ", "), 40)) for row in one["rows"]]
+    texts = [["\n".join(wrap(f"{r['arm']}  {r['times']}×".replace(",", ", "), 40)) for r in one["rows"]] for one in summary["sets"].values()]
+    most = max(sum(1 + label.count("\n") for label in labels) for labels in texts)
+    size = (9, (1 + 0.24 * most) * len(texts))
+    figure, axes = plt.subplots(len(texts), 2, figsize=size, constrained_layout=True, squeeze=False)
+    for (set_name, one), labels, pair in zip(summary["sets"].items(), texts, axes, strict=True):
         for axis, what in zip(pair, ("gold", "passed"), strict=True):
             mean, low, high = np.array([row[what] for row in one["rows"]]).T
             axis.errorbar(mean, range(len(labels)), xerr=[mean - low, high - mean], fmt="o", ms=5, capsize=3, color="#2a6f97")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from mcts_ray import logs
 from mcts_ray.actors.denoiser import unpacked
-from mcts_ray.actors.spec import fetched
+from mcts_ray.actors.spec import fetched, see_only
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import STATES, Fused
 
@@ -26,8 +25,7 @@ class FusionWorker:
     def __init__(self, device: str = "cpu", gpus: Sequence[str] = ()) -> None:
         logs.set_up()
         self.device = device
-        if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        see_only(gpus)
 
     def __repr__(self) -> str:
         return "Fusion"

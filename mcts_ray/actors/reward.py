@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mcts_ray import logs
-from mcts_ray.actors.spec import Gone, ends_unless, fetched, look_in, users_modules
+from mcts_ray.actors.spec import Gone, ends_unless, fetched, look_in, see_only, users_modules
 from mcts_ray.diffusion.resolve import Model
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ class RewardWorker:
     ) -> None:
         logs.set_up()
         self.model, self.device, self.dtype, self.threads = model, device, dtype, threads
-        if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        see_only(gpus)
         look_in(paths)
         self._scoring: dict[str, Scoring] = {}
         self._named: dict[str, Scoring] = {}

@@ -168,6 +168,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def see_only(gpus: Sequence[str]) -> None:
+    """Have this process see these GPUs, by their ids, and no others; all of them where none are named. Before torch is loaded."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
 def look_in(paths: Sequence[str]) -> None:
     """Have Python look for modules in these folders too, after all others: those where the driver finds the user's own."""
     sys.path += [path for path in paths if path not in sys.path]

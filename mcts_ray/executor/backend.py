@@ -101,6 +101,7 @@ class Found:
     def of(cls, job: Job, gallery: Mapping[str, np.ndarray]) -> Found:
         """What a job has found so far; an image that is not in `gallery` is lost."""
         search = job.search
+        again = job.again and f"{job.again} NFE were spent once more after losses, or for states that are not kept"
         return cls(
             best=tuple(candidate for candidate in search.best(job.images) if candidate.node in gallery),
             finished=tuple(search.finished),
@@ -114,7 +115,7 @@ class Found:
             scoring_seconds=job.scoring_seconds,
             scores=search.scores,
             pruning=search.pruning,
-            notes=(*search.notes, *filter(None, [job.cut, job.again and f"{job.again} NFE were spent once more after losses, or for states that are not kept"])),
+            notes=(*search.notes, *filter(None, [job.cut, again])),
         )
 
 

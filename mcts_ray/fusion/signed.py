@@ -3,8 +3,8 @@
     z* = (sum_i |a_i| ||z_i|| / sum_i |a_i|) sum_i a_i z_i / ||sum_i a_i z_i||       a_i = tanh(r~_i), r~ standardised rewards
 
 No barycenter, as weights need not be positive: where the reward is linear in the innovation, r_i = g z_i, the sum points along g on
-average, since E[sum_i (r_i - mean r) z_i] = (N - 1) g, and tanh keeps
-a single outlier from deciding it. Weights that sum to 0 are nothing special; the noise is as long as a sibling's all the same.
+average, since E[sum_i (r_i - mean r) z_i] = (N - 1) g, and tanh keeps a single outlier from deciding it. Weights that sum to 0 are
+nothing special; the noise is as long as a sibling's all the same.
 
 Shapes: N particles of C channels, H x W latents.
 """

@@ -219,10 +219,9 @@ def _ledger(result: SearchResult) -> str:
         f"<tr><th>{_UNITS.get(name, name.replace('_', ' '))}</th><td>{_amount(amount)}</td></tr>"
         for name, amount in result.ledger.to_dict().items()
     )
-    told = {(name, f"{name}: {REASONS[name]}" if name in REASONS else name): count for name, count in result.refusals.items()}
-    refused, instead = (
-        Counter({words: count for (name, words), count in told.items() if (name == Refusal.STILL) == other}) for other in (False, True)
-    )
+    refused, instead = Counter(), Counter()
+    for name, count in result.refusals.items():
+        (instead if name == Refusal.STILL else refused)[f"{name}: {REASONS[name]}" if name in REASONS else name] = count
     return f"""<section><h2>Ledger</h2><div class="account"><table class="ledger">{rows}</table>
 <div>{_counted("Refused fusions", refused)}
 {_counted("Fused by innovation instead", instead)}

@@ -256,7 +256,7 @@ def test_the_actor_goes_on_where_one_unit_fails(folder, monkeypatch):
 
 def test_the_network_of_a_mode_and_nothing_else_is_on_the_device_of_the_actor(folder, monkeypatch):
     """Here a device that computes nothing: what is asked of it fails, and only `decoder` asks."""
-    monkeypatch.setattr("os.environ", dict(os.environ))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     actor = FusionWorker("meta", ["3"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     works = [replace(work(mode, folder=folder), id=mode) for mode in MODES]
