@@ -9,7 +9,7 @@ from mcts_ray.compare import plots
 from mcts_ray.report.frame import frame
 
 _ERRORS = ("reward_error", "search_error")
-_HELD_AGAINST = (("first", ""), ("best", ", best on validation"))
+_HELD_AGAINST = (("first", ""), ("best", ", the best policy"))
 PLOTS_CSS = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
 .plots h3 { margin: 0 0 4px; } .plot { width: 100%; height: auto; }
@@ -64,7 +64,7 @@ def _policies(pool: dict[str, Any] | None) -> str:
     first = pool["policies"][pool["first"]]
     best = "no best jump policy was chosen (--validation FILE)"
     if "best" in pool:
-        best = f"the best jump policy on validation prompts is {escape(pool['best'])}"
+        best = f"the best jump policy is {escape(pool['best'])}"
     sd = f"sd within a prompt: gold {first['sd']['gold']:.3f}, guide {first['sd']['guide']:.3f}"
     return f'<p class="key"><span>{first["samples"]} samples per prompt and policy</span><span>{best}</span><span>{sd}</span></p>'
 

@@ -102,7 +102,8 @@ def make_comparison(
     check_independent(reward, gold)
     count = count or scale["count"]
     sets = _sets(prompts_file, set_names, split, count)
-    tuning = _validation(validation_file, prompts_file is None, sets, validation_count or VALIDATION) if pool else {}
+    chooses = pool and (validation_file or len(policies or POLICIES) > 1)
+    tuning = _validation(validation_file, prompts_file is None, sets, validation_count or VALIDATION) if chooses else {}
     design = Design(
         arms=tuple(chosen),
         times=parse_times(times or scale["times"]),

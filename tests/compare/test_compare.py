@@ -114,6 +114,11 @@ def test_a_jump_policy_is_not_chosen_on_scenes_for_prompts_of_another_world(tiny
     assert make_comparison(["psp"], out=Path("c"), executor="local", pool=4).design.validation
 
 
+def test_a_jump_policy_that_is_there_alone_needs_no_choice():
+    designs = [make_comparison(["psp"], out=Path("c"), executor="local", pool=4, policies=some).design for some in (["k=4"], ["k=2", "k=4"])]
+    assert [bool(design.validation) for design in designs] == [False, True]
+
+
 def test_another_precision_is_another_comparison(compare):
     assert compare(*SMALL, "--arm", "best-of-n", "--times", 1, "--count", 1, "--out", "c")[0] == 0
     code, _, err = compare(*SMALL, "--arm", "best-of-n", "--times", 1, "--count", 1, "--dtype", "bf16", "--out", "c")
