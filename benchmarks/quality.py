@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--times", help="other budgets, as in 2,4,8,16")
     parser.add_argument("--prompts", type=int, help="of each set")
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--group", type=int, default=30, help="prompts searched together [30]; 1: seconds of a lone search")
     parser.add_argument("--pool", type=int, help="samples per prompt of the pools, 0: none")
     parser.add_argument("--policy", nargs="+", default=(), help="jump policies of the pools, as in k=4 [those of mcts-ray compare]")
     parser.add_argument("--oracle", action="store_true", help="each arm once more, guided by the verifier")
@@ -80,6 +81,7 @@ def main() -> None:
         policies=args.policy,
         validation_count=VALIDATION,
         oracle=args.oracle,
+        group=args.group,
         executor="local",
         pools=ROOT / "runs" / "pools",
     )
@@ -87,7 +89,7 @@ def main() -> None:
     design = comparison.design
     name = args.name or ("quality" if args.study == "first" else f"quality-{args.study}")
     about = {"split": split, "times": design.times[0] if len(design.times) == 1 else list(design.times), "levels": LEVELS}
-    about |= {"prompts": args.prompts or prompts, "seeds": design.seeds, "mcts": {}}
+    about |= {"prompts": args.prompts or prompts, "seeds": design.seeds, "together": design.group}
     about["interval"] = "95 % bootstrap over prompts: [mean, low, high]"
     if len(design.times) == 1:
         table = {name: {row["arm"]: _figures(row) for row in one["rows"]} for name, one in summary["sets"].items()}

@@ -51,7 +51,7 @@ def train_fusion(
     prompts: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Prompts, one a line. [scenes: its training captions]")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where states, checkpoints and weights go.")] = Path("runs/fusion"),
     trajectories: Annotated[int, typer.Option(min=2, help="Trajectories whose states are learned from.")] = 512,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [3000]")] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Training steps. [700]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and initialisation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the states are made.")] = "auto",
     threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [all]")] = None,
