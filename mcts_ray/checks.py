@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mcts_ray.auto import AUTO
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, latent_channels, resolve_model
+from mcts_ray.fits import check_budget
 from mcts_ray.gain.folder import Config, find_ige, weights
 from mcts_ray.reward import ImageReward, parse_reward
 from mcts_ray.reward.lrm.layout import check_latents, find
@@ -110,7 +111,16 @@ def check_ige(model: str, config: SearchConfig) -> None:
         if config.grid == ige.grid:  # others are compared once the model is loaded
             reward = config.reward if config.algorithm == "mcts" else None
             ige.check_search(config.levels, config.grid, config.ige_target, config.jumps, reward)
+            with_table(config, ige)
         weights(config.ige_model or "scenes", config.ige_version)
+
+
+def with_table(config: SearchConfig, ige: Config) -> SearchConfig:
+    """A configuration with jump ige that has a table: the network's own, unless it was given one. ValueError if by that its budget is below
+    one trajectory."""
+    found = config if config.jump_table else config.model_copy(update={"jump_table": ige.table_of(config.jumps)})
+    check_budget(found)
+    return found
 
 
 def collection_prompts(model: str, reward: object, prompts: Sequence[str] | None, count: int | None) -> list[str]:

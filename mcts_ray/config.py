@@ -1,4 +1,4 @@
-"""The configuration of a search: its fields, and which of them go together."""
+"""The configuration of a search: its fields. Which of them go together is told in `mcts_ray.fits`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mcts_ray.fits import NOISY, SCORED, TREES, check_together
+
 BUDGET_IN_TRAJECTORIES = 8
 AYS_STEPS = 10
-IGE = ("ige_model", "ige_target", "ige_choice", "ige_top", "ige_version", "ige_online", "price")  # fields of jump ige
-TABLED = {"best-of-n", "psp"}  # those that go by the table of an IGE, since they plan whole walks before they see a state
-PRUNE = {"prune_z": "statistical", "prune_least": "statistical", "prune_stages": "stages", "prune_cold": "memory"}  # fields of its rules
-# Algorithms whose states part by the noise of their jumps, those of them that are trees, those that rank unfinished states, and
-# those that have no use for a step score.
-NOISY = {"fk", "smc-tempered", "bfs", "svdd", "beam", "rbf", "nts", "demon", "dts", "dts-star"}
-TREES = {"dts", "dts-star"}
-UNSCORED = {"best-of-n", "random", "zero-order", *TREES}
-SCORED = {"psp", "fk", "smc-tempered", "bfs", "svdd", "beam", "dfs", "rbf", "nts", "demon"}
 
 
 class SearchConfig(BaseModel):
@@ -235,108 +228,14 @@ class SearchConfig(BaseModel):
         None, ge=1, description="Units of work in flight at once per search; None: budget // 8, at least 1."
     )
 
-    @model_validator(mode="after")
-    def _jumps_fit(self) -> SearchConfig:
-        if self.jump != "ige" and (self.jump == "table") != (self.jump_table is not None):
-            raise ValueError("jump table and jump_table belong together: set both or neither")
-        if self.jump_table is not None and len(self.jump_table) != self.levels:
-            raise ValueError(f"jump_table has {len(self.jump_table)} entries where levels is {self.levels}")
-        wrong = sorted(set(self.jump_table or ()) - set(self.jumps)) or [k for k in self.jumps if k < 1]
-        if wrong:
-            raise ValueError(f"jump size {wrong[0]} is not one of jumps {list(self.jumps)}, which must be at least 1")
-        return self
-
-    @model_validator(mode="after")
-    def _ige_fits(self) -> SearchConfig:
-        if self.jump == "ige" and self.algorithm not in TABLED | {"mcts"}:
-            raise ValueError(f"jump ige chooses at the states of a tree, which {self.algorithm} has not; set algorithm to mcts or jump to table")
-        set_ = [name for name in IGE if getattr(self, name) != SearchConfig.model_fields[name].default]
-        if set_ and self.jump != "ige":
-            raise ValueError(f"{set_[0]} belongs to jump ige; set jump to ige or leave it out")
-        if self.algorithm in TABLED and set_ not in ([], ["ige_model"]):
-            name = next(name for name in set_ if name != "ige_model")
-            raise ValueError(f"{self.algorithm} goes by the table of the IGE, on which {name} has no effect; leave {name} out")
-        if self.ige_online is not None and self.ige_version is not None:
-            raise ValueError("a search that is pinned to a version learns nothing; set ige_version or ige_online")
-        if self.ige_online is not None and (self.ige_choice == "greedy" or self.ige_target != "value"):
-            raise ValueError("ige_online compares children of one state by their rewards; set ige_choice to top-m or sample, ige_target to value")
-        return self
-
-    @model_validator(mode="after")
-    def _algorithm_fits(self) -> SearchConfig:
-        if self.algorithm in SCORED and self.step_reward == "none":
-            raise ValueError(f"{self.algorithm} ranks by step scores; set step_reward to x0, lrm or value")
-        if self.algorithm in NOISY and self.eta == 0:
-            raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set eta above 0")
-        self._check_schedule()
-        if self.step_model is not None and not self.scores_in_engine:
-            raise ValueError("step_model is the network of step_reward lrm or value; set step_reward to one of them")
-        decodes = not self.scores_in_engine
-        if self.algorithm == "psp" and decodes and self.max_decodes is not None and self.max_decodes < 3:
-            raise ValueError(f"psp needs max_decodes of at least 3, two of them for step scores, not {self.max_decodes}")
-        if self.algorithm in UNSCORED and self.step_reward not in (None, "none") and not self.record_scores:
-            raise ValueError(f"{self.algorithm} uses no step scores; leave step_reward at none, or record them with record_scores")
-        if self.record_scores and decodes and self.max_decodes is not None:
-            raise ValueError("record_scores decodes every state; leave max_decodes unset")
-        if self.calibration not in (None, "none") and self.algorithm != "mcts":
-            raise ValueError(f"{self.algorithm} takes raw step scores; leave calibration unset or set algorithm to mcts")
-        if self.calibration not in (None, "none") and self.step_reward in (None, "none"):
-            raise ValueError("a calibration needs step scores; set step_reward to that which it was made for, for example x0")
-        if self.wait and (self.algorithm != "mcts" or self.step_reward in (None, "none")):
-            raise ValueError("wait stops the walks of mcts by step scores; set algorithm to mcts and step_reward to x0, lrm or value")
-        if self.algorithm == "mcts" and self.eta:
-            raise ValueError("mcts rolls out without noise and branches by phi; leave eta at 0")
-        return self
-
-    def _check_schedule(self) -> None:
-        """Trees branch where phi is above 0; the other noisy algorithms copy states at all levels."""
-        if self.phi_schedule is None or self.algorithm == "mcts":
-            return
-        if self.eta is not None:
-            raise ValueError("eta and phi_schedule both say how noisy a jump is; set one of them")
-        if self.algorithm in NOISY and self.phi == 0:
-            raise ValueError(f"{self.algorithm} needs noise, without which copies of a state stay equal; set phi above 0")
-        if self.algorithm in NOISY - TREES and self.phi_schedule != "constant":
-            raise ValueError(
-                f"{self.algorithm} needs noise at every level, where {self.phi_schedule} has none in the last fifth; "
-                "set phi_schedule to constant"
-            )
-
-    @model_validator(mode="after")
-    def _budget_pays_for_a_trajectory(self) -> SearchConfig:
-        if self.budget is not None and self.budget < self.trajectory_nfe:
-            raise ValueError(f"budget {self.budget} is below one trajectory, which needs {self.trajectory_nfe} NFE ({self._stride_words})")
-        return self
-
     @field_validator("prune", mode="before")
     @classmethod
     def _one_rule(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _pruning_fits(self) -> SearchConfig:
-        if self.prune and self.algorithm != "mcts":
-            raise ValueError(f"{self.algorithm} cannot prune by rules; leave prune empty or set algorithm to mcts")
-        if self.jump != "ige" and ("gain" in self.prune) != (self.prune_gains is not None):
-            raise ValueError("the rule gain of prune and prune_gains belong together: set both or neither")
-        for name, rule in PRUNE.items():
-            if rule not in self.prune and getattr(self, name) != SearchConfig.model_fields[name].default:
-                raise ValueError(f"{name} belongs to the rule {rule} of prune; add it to prune or leave {name} out")
-        if self.prune_gains is not None and len(self.prune_gains) != self.levels:
-            raise ValueError(f"prune_gains has {len(self.prune_gains)} entries where levels is {self.levels}")
-        return self
-
-    @model_validator(mode="after")
-    def _siblings_can_be_fused(self) -> SearchConfig:
-        if self.fuse_model is not None and self.fuse != "decoder":
-            raise ValueError("fuse_model is the network of fuse decoder; set fuse to decoder or leave fuse_model out")
-        if self.fuse == "none":
-            return self
-        if self.algorithm != "mcts":
-            raise ValueError(f"{self.algorithm} has no siblings to fuse; leave fuse at none or set algorithm to mcts")
-        affordable = self.spendable // self.trajectory_nfe
-        if self.phi == 0 and affordable < 7:
-            raise ValueError(f"with phi 0 only seeds can be fused, 6 into one more; the budget pays for {affordable} seeds")
+    def _fits(self) -> SearchConfig:
+        check_together(self)
         return self
 
     @property
@@ -368,12 +267,6 @@ class SearchConfig(BaseModel):
         if self.phi_schedule and self.algorithm != "mcts":
             return None
         return 1.0 if self.algorithm in NOISY | {"dfs"} else 0.0
-
-    @property
-    def _stride_words(self) -> str:
-        if self.algorithm == "mcts" and self.rollout_stride:
-            return f"levels {self.levels}, rollout_stride {self.rollout_stride}"
-        return f"levels {self.levels}, " + (f"k {self.k}" if self.jump == "constant" else f"jump {self.jump}")
 
     def resolved(self, scenes: bool, size: tuple[int, int], reward: str | None) -> SearchConfig:
         """This configuration with every default filled in: for a model of `size` (height, width), `scenes` or not."""

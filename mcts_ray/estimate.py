@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mcts_ray.auto import choose
-from mcts_ray.checks import choose_reward
+from mcts_ray.checks import choose_reward, with_table
 from mcts_ray.config import AYS_STEPS, SearchConfig
 from mcts_ray.diffusion.resolve import Model
 from mcts_ray.executor import Job
 from mcts_ray.executor.in_process import InProcess
 from mcts_ray.executor.plan import build
 from mcts_ray.gain import make_policy
+from mcts_ray.gain.folder import Config, find_ige
 from mcts_ray.search import ALGORITHMS, Setting
 from mcts_ray.search.trajectories import no_noise
 from mcts_ray.search.rehearsal import rehearse
@@ -38,7 +39,10 @@ class Estimate:
 
 def count(prompts: Sequence[str], config: SearchConfig, model: str = "") -> Estimate:
     """Cost in NFE and images, without the model: the search is carried out with made-up rewards."""
-    config = choose(config, model).config.resolved(scenes=False, size=(8, 8), reward=None)
+    config = choose(config, model).config
+    if config.jump == "ige":
+        config = with_table(config, Config.read(find_ige(model, config.ige_model)))
+    config = config.resolved(scenes=False, size=(8, 8), reward=None)
     apart = -(-config.levels // AYS_STEPS)
     policy = make_policy(config, lambda: range(config.levels, 0, -apart))
     setting = Setting("", levels=config.levels, step_reward=config.step_reward if config.scores_in_engine else "x0")

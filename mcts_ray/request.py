@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_ray.actors.cluster import find
+from mcts_ray.auto import choose
 from mcts_ray.checks import (
     check_algorithm,
     check_ige,
@@ -73,11 +74,12 @@ def make_request(
     check_prompts(prompts, scenes=False)
     if config.reward is not None or model == "scenes":
         check_prompts(prompts, needs_scenes(model, default_reward(model, config.reward)))
-    check_step_model(model, config)
-    check_ige(model, config)
-    fusion_decoder(model, config)
-    if config.calibration not in (None, "none"):
-        find_calibration(config.model_copy(update={"reward": default_reward(model, config.reward)}), model)
+    chosen = choose(config, model).config
+    check_step_model(model, chosen)
+    check_ige(model, chosen)
+    fusion_decoder(model, chosen)
+    if chosen.calibration not in (None, "none"):
+        find_calibration(chosen.model_copy(update={"reward": default_reward(model, chosen.reward)}), model)
     outs = run_directories(prompts, out)
     for path in outs:
         check_free(path)

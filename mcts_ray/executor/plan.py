@@ -16,6 +16,7 @@ from mcts_ray.checks import (
     find_calibration,
     fusion_decoder,
     needs_scenes,
+    with_table,
 )
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.denoiser import Denoiser
@@ -45,7 +46,7 @@ def make_plan(
     """The plan of a request, with searches named by `prefix` and their number; ValueError if this model cannot do it. batch_size: what
     was asked for, see `choose_batch_size`."""
     check_algorithm(config.algorithm)
-    choice = choose(config, model)
+    choice = choose(config, model, reward)
     config = resolve(model, denoiser, prompts, choice.config, reward)
     searches = tuple(build(model, denoiser, f"{prefix}{index}", prompt, config) for index, prompt in enumerate(prompts))
     shape = denoiser.adapter.latent_shape(config.height, config.width)
@@ -82,10 +83,9 @@ def with_ige(model: str, denoiser: Denoiser, config: SearchConfig) -> SearchConf
     reward = config.reward if config.algorithm == "mcts" else None  # others go by the table alone, as do pools, which keep every sample
     ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps, reward)
     weights(source, config.ige_version)
-    defaults = {"jump_table": ige.table_of(config.jumps)} | ({"price": ige.price} if config.algorithm == "mcts" else {})
-    return config.model_copy(
-        update={"ige_model": source} | {name: value for name, value in defaults.items() if getattr(config, name) is None}
-    )
+    priced = config.algorithm == "mcts" and config.price is None
+    update = {"ige_model": source} | ({"price": ige.price} if priced else {})
+    return with_table(config, ige).model_copy(update=update)
 
 
 def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchConfig) -> Search:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from mcts_ray.auto import choose
 from mcts_ray.checks import (
     check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes, own_reward,
 )  # fmt: skip
@@ -36,8 +37,9 @@ def checked(request: SearchRequest, models: Mapping[str, Model], settings: Setti
     check_algorithm(request.algorithm)
     reward = default_reward(model, reward_of(model, settings) if request.reward is None else request.reward)
     check_prompts([request.prompt], needs_scenes(model, reward))
+    chosen = choose(request.config(), model, reward).config
     for check in (check_step_model, check_ige, fusion_decoder):
-        check(model, request.config())
+        check(model, chosen)
     check_size(reward, *image_size(models[model], request.height, request.width))
     seconds = request.max_seconds or settings.max_seconds  # one that names none has the operator's
     return request.model_copy(update={"model": model, "reward": reward, "budget": request.spendable, "max_seconds": seconds})
