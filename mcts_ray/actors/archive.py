@@ -76,5 +76,16 @@ class Archive:
         except (OSError, ValueError):
             return None
 
+    def keep_gone(self, place: int) -> None:
+        """That of the denoisers that there were at first the one at `place` has left."""
+        if self._folder:
+            with contextlib.suppress(OSError):
+                (self._folder / f"{place}.gone").touch()
+
+    @property
+    def gone(self) -> set[int]:
+        """The places of those."""
+        return {int(path.stem) for path in self._folder.glob("*.gone")} if self._folder else set()
+
     def _path(self, id: str, ending: str = ".order") -> Path:
         return self._folder / f"{id}{ending}"

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray.actors.spec import Actor
+
+PLACE = 10.0  # seconds for a denoiser to say where it is
+
+
+class Displaced(ActorUnschedulableError):
+    """The denoiser of an actor has no place for now, so that the actor cannot be beside it."""
 
 
 class Beside(Actor):
     """An actor on the GPUs of one denoiser, on its node: `worker` takes their ids as its last argument, after `args`."""
 
     def __init__(self, denoiser: Actor, node: str, gpus: Sequence[str], worker: type, *args: Any) -> None:
-        self._denoiser, self._worker, self._args, self._place = denoiser, worker, args, (node, list(gpus))
+        self.denoiser, self._worker, self._args, self._place = denoiser, worker, args, (node, list(gpus))
         super().__init__(*self._there(), **_on(node))
 
     def beside(self, denoiser: Actor, node: str, gpus: Sequence[str]) -> Beside:
@@ -23,8 +31,12 @@ class Beside(Actor):
         return Beside(denoiser, node, gpus, self._worker, *self._args)
 
     async def follow(self) -> bool:
-        """A new one where the denoiser is now, which is waited for; False, and nothing done, if that is where it was."""
-        node, gpus, _ = await self._denoiser.call("place")
+        """A new one where the denoiser is now; False, and nothing done, if that is where it was. Raises Displaced if it does not say so in
+        time: it has no place, or does something else."""
+        try:
+            node, gpus, _ = await asyncio.wait_for(self.denoiser.call("place"), PLACE)
+        except asyncio.TimeoutError:
+            raise Displaced(f"{self.denoiser!r} has not said where it is for {PLACE:.0f} s") from None
         if self._place == (node, list(gpus)):
             return False
         ray.kill(self.handle, no_restart=True)
@@ -35,7 +47,7 @@ class Beside(Actor):
         return True
 
     async def revive(self) -> None:
-        """As any actor, but where its denoiser is: it may have died with their node."""
+        """As any actor, but where its denoiser is: it may have died with their node. Raises Displaced."""
         if not await self.follow():
             await super().revive()
 

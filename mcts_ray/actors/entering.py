@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcts_ray.actors.archive import Archive, Order
+from mcts_ray.actors.archive import Order
 from mcts_ray.actors.patience import LATE, answers
 from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.resizing import Resizing
@@ -42,7 +42,6 @@ class Entering(Resizing):
     held by whoever takes searches in hand, since what has been recovered of one must not be taken for a leftover by the next; expected:
     searches that are being submitted and have not been ended meanwhile."""
 
-    archive: Archive
     _unread: dict[str, Order]
     _rereading: asyncio.Task | None
     _entering: asyncio.Lock
@@ -51,12 +50,15 @@ class Entering(Resizing):
 
     async def _restore(self) -> None:
         """After a restart: every search that has not been handed over goes on, and denoisers that have come meanwhile come again."""
+        denoisers = self.archive.denoisers
+        if denoisers and len(self.workers) > denoisers:  # the others were about to leave
+            self._resize(denoisers)
         if orders := self.archive.orders():
             log.warning("the tree manager goes on with %d searches", len(orders))
             async with self._entering:
                 await self._enter(orders, restart=True)
             self._rereading = asyncio.create_task(self._reread())
-        if denoisers := self.archive.denoisers:
+        if denoisers:
             self._resize(denoisers)
 
     async def _enter(self, orders: Sequence[Order], restart: bool = False) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
+
+from mcts_ray.actors.beside import Beside, Displaced
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.recovery import Recovery
 from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
@@ -72,13 +75,27 @@ class Fusing(Recovery):
     async def _fused(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """The answer of the fusion actor, for which lost states are made again."""
         for _ in range(TRIES):
+            await self._place_fusion()
             for id in dict.fromkeys(work.search for work in works):
                 lost = self._missing(id, [work for work in works if work.search == id])
                 if lost and not await self._again(self.running[id], lost):
                     break
-            with contextlib.suppress(Gone):
+            with contextlib.suppress(Gone, Displaced):
                 return await self._call_fusion(works, shape)
-        raise RuntimeError("their states are lost again and again")
+        raise RuntimeError("their states, or the GPU that they are fused on, are lost again and again")
+
+    async def _place_fusion(self) -> None:
+        """Where the fusion actor shares a denoiser's GPUs and that one has gone, or is down, another takes its place on those of one that is
+        up."""
+        old = self.fusion
+        if not isinstance(old, Beside) or any(worker.up and worker.denoiser is old.denoiser for worker in self.workers):
+            return
+        host = self._emptiest()
+        if host.up:
+            node, gpus, _ = await host.denoiser.call("place")
+            if self.fusion is old:  # nobody else has replaced it meanwhile
+                ray.kill(old.handle, no_restart=True)
+                self.fusion = old.beside(host.denoiser, node, gpus)
 
     async def _call_fusion(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """One call of the fusion actor: what it says of each unit, and a ref to what they start from. Raises Gone."""

@@ -171,6 +171,7 @@ class Worker:
         """Forget everything in hand."""
         self.out, self.pending, self.starts, self.finished = {}, [], {}, []
         self.inside, self.catching_up, self.trouble = Counter(), False, None
+        self.calls, self.scoring = 0, False
         for task in self.tasks:
             task.cancel()
 
@@ -182,7 +183,7 @@ class Worker:
     async def begin(self, size: int) -> None:
         """Have it begin with an empty engine of this batch size."""
         self.size, self.nfe, self.inside, self.generation = size, Counter(), Counter(), secrets.randbits(60)
-        self.depth, self.slowest = Depth(size), 0.0
+        self.depth, self.slowest, self.calls = Depth(size), 0.0, 0
         await self.denoiser.call("begin", self.generation, size)
 
     def fit(self, size: int) -> None:
@@ -225,7 +226,7 @@ class Worker:
             self.pending = [*(unit for unit in sent.units if (unit.work.search, unit.work.id) in self.out), *self.pending]
             raise
         finally:
-            self.calls -= 1
+            self.calls -= sent.generation == self.generation
         for unit in sent.units:
             self.starts.pop(unit.work.id, None)
         self.step_seconds = report.step_seconds
@@ -283,8 +284,8 @@ class Worker:
         try:
             self.away = self.away or time.monotonic()
             await self.denoiser.revive()
-            self.away = None
             await self.begin(self.size)
+            self.away = None
             if isinstance(self.reward, Beside):
                 await self.reward.follow()
         except Exception as error:
@@ -303,7 +304,7 @@ class Worker:
 
     async def score(self, units: Sequence[Finished], key: str, reward: Any) -> list[Verdict]:
         """Have the latents of units decoded and scored; a reward actor that dies is replaced, and asked again, in the end unit by
-        unit, so that one that kills it fails alone. Raises Gone if latents are lost."""
+        unit, so that one that kills it fails alone. Raises Gone if latents are lost, Displaced where it cannot be replaced for now."""
         why = f"its reward actor died {TRIES} times; its log says of what"
         for _ in range(TRIES):
             try:
@@ -339,6 +340,17 @@ class Worker:
             image, small = next(pictures) if unit.work.terminal else (None, b"")
             verdicts.append(Verdict(mine, image, small, seconds * len(mine) / len(scored)))
         return verdicts
+
+    def forget(self, search: str) -> None:
+        """A search that has been handed over is not counted by its name any more."""
+        self.nfe[""] += self.nfe.pop(search, 0)
+        self.inside.pop(search, None)
+
+    def hand_over(self, other: Worker) -> None:
+        """What waits to be scored goes to another one's reward actor."""
+        other.finished += self.finished
+        self.finished = []
+        other.news.set()
 
     async def drop(self, search: str) -> list[Cost]:
         """Let go of a search, here and in the denoiser; returns what its units had spent."""

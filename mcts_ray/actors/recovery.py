@@ -110,6 +110,12 @@ class Recovery:
         if fused:
             await self._fuse(fused)
 
+    def _hand_over(self, worker: Worker) -> None:
+        """What a denoiser that is down had walked need not wait for it, unless it is being scored."""
+        other = self._emptiest()
+        if worker.finished and not worker.scoring and other.up and other is not worker:
+            worker.hand_over(other)
+
     async def _lost(self, worker: Worker, generation: int | None = None, blamed: Collection[Work] = ()) -> None:
         """The denoiser died, in this life, perhaps over what these waiting units need: its units go out again, to others if there are any;
         it comes back meanwhile."""
@@ -134,6 +140,7 @@ class Recovery:
                 continue
             other = self._emptiest()
             other.give(unit.work, unit.sizes)
+            other.news.set()
             if start:
                 other.starts[unit.work.id] = start
 
@@ -156,10 +163,13 @@ class Recovery:
             await self._fuse(fused)
 
     def _failed(self, work: Work, why: str) -> None:
-        """A unit has failed with the actors that had it. As that costs nothing of the budget, a search of which hardly a unit does anything
-        else would never end: it is ended."""
-        running = self.running[work.search]
+        """A unit has failed with the denoisers that had it. As that costs nothing of the budget, a search of which hardly a unit does
+        anything else would never end: it is ended, and so is one whose reward actor is lost again and again."""
         self.session.settle(Walk(work, Cost(), why))
+        self._fatal(self.running[work.search])
+
+    def _fatal(self, running: Running) -> None:
+        """One more of its units has failed with an actor."""
         running.fatal += 1
         if running.fatal >= max(TRIES, len(running.job.search.finished)) and not running.ending:
             running.job.cut = f"the search was ended early, since {running.fatal} of its units had failed with the actors that had them"

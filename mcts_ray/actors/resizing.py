@@ -12,6 +12,7 @@ import logging
 
 import ray
 
+from mcts_ray.actors.archive import Archive
 from mcts_ray.actors.beside import Beside
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.spec import Actor
@@ -22,13 +23,15 @@ log = logging.getLogger(__name__)
 
 
 class Resizing(Working):
-    """The part of the tree manager that has more or fewer denoisers, the newest of which go first."""
+    """The part of the tree manager that has more or fewer denoisers, of which those that are down go first, then the newest."""
 
     _joining: dict[Actor, asyncio.Task]
     _loops: dict[Worker, asyncio.Task]
     _size: int
     _sizes: dict[tuple[int, int, int], int]
     _opening: asyncio.Task
+    _first: list[Actor]
+    archive: Archive
 
     async def resize(self, denoisers: int) -> None:
         """Have so many, as soon as there is room for more, or those that are to go have ended what they do."""
@@ -39,7 +42,7 @@ class Resizing(Working):
         self.archive.keep_denoisers(denoisers)
 
     def _resize(self, denoisers: int) -> None:
-        staying = [worker for worker in self.workers if not worker.leaving]
+        staying = sorted((worker for worker in self.workers if not worker.leaving), key=lambda worker: not worker.up)
         for denoiser in list(self._joining)[max(0, denoisers - len(staying)) :]:
             self._joining.pop(denoiser).cancel()
             ray.kill(denoiser.handle, no_restart=True)
@@ -79,6 +82,8 @@ class Resizing(Working):
         """It has nothing more in hand: it goes, its loop with it, and its reward actor unless others have that too."""
         self.workers.remove(worker)
         self._loops.pop(worker, None)
+        if worker.denoiser in self._first:
+            self.archive.keep_gone(self._first.index(worker.denoiser))
         if worker.coming:  # or it would have a new one made
             worker.coming.cancel()
         for actor in {worker.denoiser, worker.reward} - {one.reward for one in self.workers}:

@@ -17,6 +17,8 @@ from mcts_ray.diffusion.resolve import Model
 if TYPE_CHECKING:
     from mcts_ray.executor.scoring import Scoring
 
+IDLE = 2  # rewards by name that stay loaded without a search
+
 
 class UnknownReward(RuntimeError):
     """The actor has been restarted since the reward was loaded."""
@@ -52,13 +54,17 @@ class RewardWorker:
             with users_modules():
                 scoring = Scoring(self._decoder, resolve_reward(reward, self.device))
         if isinstance(reward, str):
-            self._named[reward] = scoring
+            self._named = {text: one for text, one in self._named.items() if text != reward} | {reward: scoring}
         self._scoring[key] = scoring
         return scoring.reward.forwards
 
     def forget(self, key: str) -> None:
-        """Its search has gone."""
+        """Its search has gone. Of the rewards by name that nobody needs now, those loaded last stay for the next search."""
         self._scoring.pop(key, None)
+        in_use = {id(one) for one in self._scoring.values()}
+        idle = [text for text, one in self._named.items() if id(one) not in in_use]
+        for text in idle[: max(0, len(idle) - IDLE)]:
+            del self._named[text]
 
     @ends_unless(UnknownReward, Gone)
     def score(self, packed: bytes, refs: Sequence[Any]) -> list:

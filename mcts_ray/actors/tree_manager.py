@@ -47,9 +47,10 @@ class TreeManager(Entering):
         pool, fusion, paths = pickle.loads(pickled)
         look_in(paths)
         self.archive = Archive(folder)
-        denoisers = self.archive.denoisers
         self._size, self._sizes = 1, {}
-        self.workers = [Worker(denoiser, reward, sizes=self._sizes) for denoiser, reward in pool[:denoisers]]  # others have gone
+        self._first, gone = [denoiser for denoiser, _ in pool], self.archive.gone
+        pool = [pair for place, pair in enumerate(pool) if place not in gone] or pool[:1]
+        self.workers = [Worker(*pair, sizes=self._sizes) for pair in pool]
         self.fusion = fusion
         self.session = Session()
         self.running: dict[str, Running] = {}
@@ -194,6 +195,7 @@ class TreeManager(Entering):
             "unreported": [worker.unreported for worker in self.workers],
             "room": sum(worker.size for worker in self.workers if not worker.lost),
             "joining": len(self._joining),
+            "calls": sum(worker.calls for worker in self.workers),
             "states": len(self.states),
             "evicted": self.states.evicted,
             **counts,
@@ -261,6 +263,8 @@ class TreeManager(Entering):
         """A search whose finds have been handed over."""
         if running.job.search.id in self.session.jobs:
             self.session.forget(running.job.search.id)
+        for worker in self.workers:
+            worker.forget(running.job.search.id)
         self._fit()
         if running.job.observer:
             running.job.observer.close()

@@ -14,6 +14,7 @@ import logging
 import time
 from typing import Any
 
+from mcts_ray.actors.beside import Displaced
 from mcts_ray.actors.fusing import Fusing
 from mcts_ray.actors.patience import answers
 from mcts_ray.actors.pool import CALLS, DEATHS, Finished, Sent, Worker, rows
@@ -65,6 +66,8 @@ class Working(Fusing):
                 await worker.quiet()
             if worker.leaving:
                 self._move_on(worker)  # what it was given over a loss
+                if not worker.up:
+                    self._hand_over(worker)
             if not worker.catching_up or not (worker.out or worker.finished):
                 await self._deal(worker)
             acted = await (self._loosely(worker) if worker.loose else self._in_step(worker))
@@ -81,6 +84,7 @@ class Working(Fusing):
         again. Searches that have no time left end meanwhile."""
         coming = worker.revive()
         while not worker.leaving and not (await asyncio.wait([coming], timeout=PAUSE))[0]:
+            self._hand_over(worker)
             await self._retire(worker)
         until = time.monotonic() + min(LONGEST, 2**worker.failures)
         while not worker.up and not worker.leaving:
@@ -88,6 +92,7 @@ class Working(Fusing):
                 raise ActorsLost(f"no denoiser comes back: {first_line(worker.error)}")
             if time.monotonic() >= until:
                 return False
+            self._hand_over(worker)
             await self._retire(worker)
             await asyncio.sleep(PAUSE)
         return worker.up
@@ -123,7 +128,8 @@ class Working(Fusing):
         """Score what has finished or step; whether there was anything to do. In a full engine the next call does not depend on what is
         told before it, so it need not wait for that."""
         calls = worker.wants_call
-        scores = worker.finished and (worker.free or self.session.limited or len(worker.finished) >= worker.size)
+        full = len(worker.finished) >= worker.size
+        scores = worker.finished and (worker.free or self.session.limited or full or worker.catching_up)
         if scores:
             worker.catching_up = False
             if worker.free or self.session.limited or not calls:
@@ -232,6 +238,8 @@ class Working(Fusing):
         for key, group in groups.items():
             try:
                 verdicts = await worker.score(group, key, self.running[group[0].work.search].reward)
+            except Displaced:
+                return  # they wait until it can be beside its denoiser again, or for another one
             except Gone as gone:
                 refs = Gone.refs(gone)
                 lost = [unit for unit in group if unit.latents.hex() in refs]
@@ -242,7 +250,10 @@ class Working(Fusing):
                 continue
             for unit, verdict in zip(group, verdicts, strict=True):
                 worker.finished.remove(unit)
-                self.session.settle(unit.walk, verdict, self.running[unit.work.search].forwards)
+                running = self.running[unit.work.search]
+                self.session.settle(unit.walk, verdict, running.forwards)
+                if verdict.error:
+                    self._fatal(running)
         if self._learning is None or self._learning.done():
             if lessons := drained(one.job for one in self.running.values()):
                 self._learning = asyncio.create_task(self._learn(lessons))

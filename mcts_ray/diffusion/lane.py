@@ -125,6 +125,7 @@ class Lane:
         dropped = [slot.left(error="dropped") for slot in self._slots if slot.work.search == search]
         self._given = {key: noise for key, noise in self._given.items() if key[0] != search}
         self._made = {key: state for key, state in self._made.items() if key[0] != search}
+        self.spent[""] += self.spent.pop(search, 0)  # by name it is not asked for any more
         self._waiting = deque(work for work in self._waiting if work.search != search)
         rows = [i for i, slot in enumerate(self._slots) if slot.work.search != search]
         self._pack(self._slots, rows, self._x_SCHW[: len(self._slots)], self._m1_SCHW[: len(self._slots)])

@@ -15,3 +15,17 @@ def cluster():
     )  # fmt: skip
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No waiting, and no Ray."""
+    from mcts_ray.actors import entering, patience, working
+
+    monkeypatch.setattr("mcts_ray.actors.tree_manager.logs.set_up", lambda: None)
+    monkeypatch.setattr("ray.kill", lambda *_, **__: None)
+    monkeypatch.setattr(working, "PAUSE", 0.01)
+    monkeypatch.setattr(working, "LONGEST", 0.01)
+    monkeypatch.setattr(patience, "LATE", 0.2)
+    monkeypatch.setattr(entering, "LATE", 0.2)
+    monkeypatch.setattr(patience, "NEXT", 0.1)

@@ -1,108 +1,20 @@
 """The tree manager without Ray, its actors made up: those that do not come back or never answer, searches ended at awkward moments."""
 
 import asyncio
-import pickle
-import time
 from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError
 
-from mcts_ray.actors import entering, patience, pool, working
+from mcts_ray.actors import patience, pool
 from mcts_ray.actors.archive import Archive, Order
 from mcts_ray.actors.entering import Unread
-from mcts_ray.actors.tree_manager import TreeManager
 from mcts_ray.executor.backend import ActorsLost, Task
-from mcts_ray.search import BestOfN, Edge, Setting, Work
+from mcts_ray.executor.session import Verdict
+from mcts_ray.search import BestOfN, Setting
+from tests.ray.made_up import NEVER, SHAPE, Made, manager, submitted, task, until, work
 
-NEVER, SHAPE = "never", (4, 8, 8)
-
-
-class Nothing:
-    """The answer of a call that nobody waits for, or that has nothing to say."""
-
-    def __await__(self):
-        yield from ()
-        return []
-
-
-class Handle:
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return SimpleNamespace(remote=lambda *_: Nothing())
-
-
-class Made:
-    """An actor. place: whether it has one. gives: by method what calls give, or raise, one after the other, the last again and again; a
-    function is asked; NEVER: nothing ever comes."""
-
-    died = answered = holding = 0
-
-    def __init__(self, place=True, **gives):
-        self.place, self.gives, self.handle, self.asked, self.ended = place, gives, Handle(), [], 0
-
-    async def call(self, method, *args):
-        self.asked.append(method)
-        await asyncio.sleep(0)
-        given = self.gives.get(method, 0)
-        if isinstance(given, list):
-            given = given.pop(0) if len(given) > 1 else given[0]
-        if given == NEVER or not self.place:
-            await asyncio.Event().wait()
-        given = given(*args) if callable(given) else given
-        if isinstance(given, Exception):
-            raise given
-        return given
-
-    async def revive(self):
-        if not self.place:
-            await asyncio.Event().wait()
-
-    def end(self):
-        self.ended += 1
-
-
-class Manager(TreeManager):
-    """One that deals nothing."""
-
-    async def _deal(self, dealer):
-        pass
-
-
-def manager(*denoisers, reward=None, folder=None):
-    rewards = [reward or Made()] * len(denoisers) if not isinstance(reward, list) else reward
-    return Manager(pickle.dumps((list(zip(denoisers, rewards)), Made(), [])), folder)
-
-
-def task(id):
-    return Task(BestOfN(id, Setting("a cat", levels=4), 8), 2, 1)
-
-
-def work(search, id):
-    return Work(id, search, Setting("a cat", levels=4), None, "seed", (Edge(id, 4), Edge(id + "0", 0)))
-
-
-async def submitted(one, *ids):
-    await one.submit([task(id) for id in ids], "jpeg", SHAPE, 4)
-
-
-async def until(holds):
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr("mcts_ray.actors.tree_manager.logs.set_up", lambda: None)
-    monkeypatch.setattr("mcts_ray.actors.resizing.ray.kill", lambda *_, **__: None)
-    monkeypatch.setattr(working, "PAUSE", 0.01)
-    monkeypatch.setattr(working, "LONGEST", 0.01)
-    monkeypatch.setattr(patience, "LATE", 0.2)
-    monkeypatch.setattr(entering, "LATE", 0.2)
-    monkeypatch.setattr(patience, "NEXT", 0.1)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # denoisers that do not come back -----------------------------------------------------------------------------------
@@ -271,7 +183,7 @@ def test_a_search_may_be_forgotten_while_units_of_another_reward_are_scored():
         async def score(group, key, reward):
             keys.append(key)
             one.running.pop("a" if key == "clip" else None, None)  # it has been told, and whoever waited for it has all
-            return [None] * len(group)
+            return [Verdict()] * len(group)
 
         units = [SimpleNamespace(work=work(search, f"{search}1"), walk=search) for search in "ab"]
         one.session = SimpleNamespace(portion=lambda finished, rows: list(finished), settle=lambda walk, *_: settled.append(walk))
