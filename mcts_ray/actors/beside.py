@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import ray
@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcts_ray.actors.spec import Actor
 
-PLACE = 10.0  # seconds for a denoiser to say where it is
+LOOK = 1.0  # seconds between two looks at the denoiser
 
 
 class Displaced(ActorUnschedulableError):
@@ -31,12 +31,8 @@ class Beside(Actor):
         return Beside(denoiser, node, gpus, self._worker, *self._args)
 
     async def follow(self) -> bool:
-        """A new one where the denoiser is now; False, and nothing done, if that is where it was. Raises Displaced if it does not say so in
-        time: it has no place, or does something else."""
-        try:
-            node, gpus, _ = await asyncio.wait_for(self.denoiser.call("place"), PLACE)
-        except asyncio.TimeoutError:
-            raise Displaced(f"{self.denoiser!r} has not said where it is for {PLACE:.0f} s") from None
+        """A new one where the denoiser is now, which is waited for; False, and nothing done, if that is where it was."""
+        node, gpus, _ = await self.denoiser.call("place")
         if self._place == (node, list(gpus)):
             return False
         ray.kill(self.handle, no_restart=True)
@@ -47,12 +43,24 @@ class Beside(Actor):
         return True
 
     async def revive(self) -> None:
-        """As any actor, but where its denoiser is: it may have died with their node. Raises Displaced."""
+        """As any actor, but where its denoiser is: it may have died with their node."""
         if not await self.follow():
             await super().revive()
 
     def _there(self) -> tuple[Any, ...]:
         return self._worker, *self._args, self._place[1]
+
+
+async def unless_displaced(call: Coroutine[Any, Any, Any], displaced: Callable[[], bool]) -> Any:
+    """What a call of such an actor gives. Raises Displaced where it waits though its denoiser has no place."""
+    answer = asyncio.ensure_future(call)
+    try:
+        while not (await asyncio.wait([answer], timeout=LOOK))[0]:
+            if displaced():
+                raise Displaced("the denoiser that it is to be beside has no place for now")
+        return await answer
+    finally:
+        answer.cancel()
 
 
 def _on(node: str) -> dict[str, Any]:

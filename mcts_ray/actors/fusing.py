@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from mcts_ray.actors.beside import Beside, Displaced
+from mcts_ray.actors.beside import Beside, Displaced, unless_displaced
 from mcts_ray.actors.pool import Worker
 from mcts_ray.actors.recovery import Recovery
 from mcts_ray.actors.spec import TRIES, Actor, Gone, first_line
@@ -81,21 +81,26 @@ class Fusing(Recovery):
                 if lost and not await self._again(self.running[id], lost):
                     break
             with contextlib.suppress(Gone, Displaced):
-                return await self._call_fusion(works, shape)
+                return await unless_displaced(self._call_fusion(works, shape), lambda: self._host_of_fusion() is not None)
         raise RuntimeError("their states, or the GPU that they are fused on, are lost again and again")
 
     async def _place_fusion(self) -> None:
-        """Where the fusion actor shares a denoiser's GPUs and that one has gone, or is down, another takes its place on those of one that is
-        up."""
-        old = self.fusion
-        if not isinstance(old, Beside) or any(worker.up and worker.denoiser is old.denoiser for worker in self.workers):
+        """Another one in place of a fusion actor whose denoiser has gone, or has no place."""
+        old, host = self.fusion, self._host_of_fusion()
+        if host is None:
             return
+        node, gpus, _ = await host.denoiser.call("place")
+        if self.fusion is old:  # nobody else has replaced it meanwhile
+            ray.kill(old.handle, no_restart=True)
+            self.fusion = old.beside(host.denoiser, node, gpus)
+
+    def _host_of_fusion(self) -> Worker | None:
+        """Who the fusion actor is to be with in place of the denoiser whose GPUs it shares; None where it can stay, or nobody else is up."""
+        if not isinstance(self.fusion, Beside):
+            return None
+        stays = any(worker.denoiser is self.fusion.denoiser and not worker.displaced for worker in self.workers)
         host = self._emptiest()
-        if host.up:
-            node, gpus, _ = await host.denoiser.call("place")
-            if self.fusion is old:  # nobody else has replaced it meanwhile
-                ray.kill(old.handle, no_restart=True)
-                self.fusion = old.beside(host.denoiser, node, gpus)
+        return host if host.up and not stays else None
 
     async def _call_fusion(self, works: Sequence[Work], shape: tuple[int, int, int]) -> list[Any]:
         """One call of the fusion actor: what it says of each unit, and a ref to what they start from. Raises Gone."""

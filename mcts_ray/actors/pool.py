@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from mcts_ray.actors import spec
-from mcts_ray.actors.beside import Beside
+from mcts_ray.actors.beside import Beside, unless_displaced
 from mcts_ray.actors.denoiser import Reborn, Report
 from mcts_ray.actors.reward import UnknownReward
 from mcts_ray.actors.spec import TRIES, Actor, Gone
@@ -29,6 +29,7 @@ CALLS = 2  # that a denoiser may have to answer: it works on one, and the next o
 DEATHS = (*spec.DEATHS, Reborn)
 HANGS = 2 * spec.FETCH  # seconds, or the time of SLOW steps for each that a call takes, after which a denoiser is taken to hang
 SLOW = 20
+PLACE = 10.0  # seconds to come back from a death that has left a denoiser its place
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +299,11 @@ class Worker:
         return True
 
     @property
+    def displaced(self) -> bool:
+        """Whether it has had no place for longer than it takes to come back where it was."""
+        return not self.up and self.away is not None and time.monotonic() - self.away > PLACE
+
+    @property
     def lost(self) -> bool:
         """Whether nobody should count on it: it has had no place for long, or comes back in vain."""
         return not self.up and (self.failures >= TRIES or (self.away is not None and time.monotonic() - self.away > spec.PATIENCE))
@@ -313,7 +319,7 @@ class Worker:
                 if error := await self._reload(key, reward):
                     why = f"its reward cannot be loaded again: {error}"
             except spec.DEATHS:
-                await self.reward.revive()
+                await unless_displaced(self.reward.revive(), lambda: isinstance(self.reward, Beside) and self.displaced)
         if len(units) > 1:
             return [verdict for unit in units for verdict in await self.score([unit], key, reward)]
         return [Verdict(error=why)]

@@ -290,3 +290,32 @@ searcher.close()
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = json.loads(done.stdout.splitlines()[-1])
     assert before[0] == before[1] != after[0] == after[1]
+
+
+@pytest.mark.slow
+def test_a_search_ends_without_a_node_that_is_not_replaced(cluster):
+    """One of two denoisers goes for good while it has units in hand and others of its wait to be scored."""
+    script = """
+import json, ray
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+added = [nodes.add_node(num_cpus=1) for _ in range(2)]
+ray.init(address=nodes.address, namespace="mcts_ray", log_to_driver=False)
+from benchmarks.emulated import Emulated, best_of_n
+where = lambda worker: ray.get_runtime_context().get_node_id()
+with Emulated(2, 4, 0.05, reward_seconds=0.02, rewards=2, cpus=1, shape=(1, 16, 16)) as emulated:
+    ids = emulated.submit([best_of_n("s", 1200, 2)], in_flight=60)
+    emulated.until(lambda census: min(census["nfe"]) > 100 and census["finished"] > 4)
+    homes = [ray.get(actor.handle.__ray_call__.remote(where)) for actor in emulated.denoisers]
+    driver_and_manager = ray.get(emulated.manager.__ray_call__.remote(where))
+    nodes.remove_node(next(node for node in added if node.node_id in homes and node.node_id != driver_and_manager))
+    found = emulated.finish(ids)[0]
+    census = emulated.census()
+print(json.dumps([len(set(homes)), found.ledger.nfe, len(found.finished), found.errors, census["out"], census["finished"], census["deaths"]]))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    homes, nfe, finished, errors, out, waiting, deaths = json.loads(done.stdout.splitlines()[-1])
+    assert (homes, nfe, finished, errors, out, waiting) == (2, 1200, 600, [], 0, 0) and deaths >= 1

@@ -5,8 +5,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError
 
-from mcts_ray.actors import beside
+from mcts_ray.actors import beside, pool
 from mcts_ray.actors.beside import Beside, Displaced
 from mcts_ray.actors.pool import Finished, Sent, Worker
 from mcts_ray.actors.reward import RewardWorker
@@ -28,6 +29,10 @@ def sharing(denoiser, **more):
     one.denoiser, one.handle, one._place = denoiser, None, ("node", ["0"])
     vars(one).update(more)
     return one
+
+
+async def died():
+    raise ActorDiedError()
 
 
 async def two():
@@ -84,12 +89,23 @@ def test_units_wait_where_their_reward_actor_has_no_place():
     assert asyncio.run(run()) == (["1"], 0)
 
 
-def test_an_actor_is_not_waited_for_beside_a_denoiser_without_a_place(monkeypatch):
-    monkeypatch.setattr(beside, "PLACE", 0.05)
-    began = time.monotonic()
-    with pytest.raises(Displaced, match="has not said where it is"):
-        asyncio.run(sharing(Made(place=False)).revive())
-    assert time.monotonic() - began < 5
+def test_a_reward_actor_is_waited_for_unless_its_denoiser_has_no_place(monkeypatch):
+    """Not where that only takes long to say where it is."""
+    monkeypatch.setattr(beside, "LOOK", 0.01)
+    denoiser = Made(place=False)
+
+    async def run():
+        worker = Worker(denoiser, sharing(denoiser))
+        worker._score = lambda *_: died()
+        waits = asyncio.create_task(worker.score([finished("a", "1")], "jpeg", "jpeg"))
+        await asyncio.sleep(0.1)
+        still = not waits.done()
+        worker.up, worker.away = False, time.monotonic() - pool.PLACE - 1
+        with pytest.raises(Displaced, match="has no place for now"):
+            await waits
+        return still
+
+    assert asyncio.run(run())
 
 
 def test_the_fusion_actor_moves_to_a_denoiser_that_is_up():
@@ -97,8 +113,10 @@ def test_the_fusion_actor_moves_to_a_denoiser_that_is_up():
         one, first, second = await two()
         one.fusion = old = sharing(first.denoiser, beside=lambda *place: place)
         await one._place_fusion()
+        first.up, first.away = False, time.monotonic()  # it may come back where it was
+        await one._place_fusion()
         stays = one.fusion is old
-        first.up = False
+        first.away -= pool.PLACE + 1
         await one._place_fusion()
         return stays, one.fusion == (second.denoiser, "node", ["1"])
 
