@@ -284,8 +284,10 @@ class Emulated:
         return [search.id for search in searches]
 
     def finish(self, ids: Sequence[str]) -> list:
-        """Wait for searches to end, and what they have found."""
+        """Wait for searches to end, and what they have found; where nobody else is there, nothing is in flight then."""
         self._ask("wait", ids)
+        census = self.census()
+        assert census["searches"] > len(ids) or census["in_flight"] == 0, census
         found = self._ask("found", ids)
         self._ask("forget", ids)
         return found

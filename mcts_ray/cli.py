@@ -90,6 +90,7 @@ def search(
 
 def _search(request, as_json: bool) -> int:
     """Carry out a checked request; what was found before Ctrl-C is kept and printed too."""
+    from mcts_ray.executor.backend import ActorsLost
     from mcts_ray.report.run import summary
     from mcts_ray.report.terminal import live, result_text
     from mcts_ray.result import SearchInterrupted
@@ -102,13 +103,15 @@ def _search(request, as_json: bool) -> int:
             results = searcher.many(request.prompts, request.config, on_progress, request.outs)
         except SearchInterrupted as interrupt:
             interrupted, results = True, interrupt.results
+        except ActorsLost as error:
+            raise ActorsLost(f"{error}; what was found is in {_listed(request.outs)}, and `mcts-ray resume RUN` goes on") from None
     if as_json:
         objects = [summary(result) for result in results]
         typer.echo(json.dumps(objects if len(objects) > 1 else objects[0], ensure_ascii=False))
     else:
         typer.echo("\n".join(result_text(result) for result in results))
     if interrupted:
-        _say(f"interrupted; what was found is in {', '.join(str(out) for out in request.outs)}; `mcts-ray resume RUN` goes on")
+        _say(f"interrupted; what was found is in {_listed(request.outs)}; `mcts-ray resume RUN` goes on")
     for result in results:
         if result.failure and not interrupted:
             _say(result.failure)
@@ -253,6 +256,10 @@ def _say(sentence: str) -> None:
     typer.echo(f"mcts-ray: {sentence}", err=True)
 
 
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(map(str, folders))
+
+
 def run(arguments: list[str] | None = None) -> int:
     """The command line as a function: runs `arguments` and returns the exit code."""
     try:
@@ -263,8 +270,13 @@ def run(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         _say(" ".join(str(error).split()))
         return 2
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        from mcts_ray.executor.backend import ActorsLost
+
+        if isinstance(error, ActorsLost):  # nobody's mistake, and no defect
+            _say(" ".join(str(error).split()))
+        else:
+            traceback.print_exc()
         return 1
     if code == INTERRUPTED:
         _say("interrupted; the same command takes up what is there")

@@ -233,14 +233,16 @@ def _status(error: BaseException | None, result: SearchResult) -> str:
 
 
 def _finish(run: RunDirectory, result: SearchResult, status: str, on_progress: Callable[[Progress], None] | None) -> None:
-    """Write the end of a run, and while its storage is full or cannot be written wait, and say so; Ctrl-C ends that."""
+    """Write the end of a run, and while its storage is full or cannot be written wait, and say so; Ctrl-C ends that, and one that was ended
+    by it is not waited for: its journal says as much."""
     while True:
         try:
             run.finish(result, status)
             return
         except OSError as error:
             if status == "interrupted":
-                raise
+                log.warning("the end of the search could not be written to run directory %s (%s)", run.path, error.strerror)
+                return
             paused = f"run directory {run.path} cannot be written ({error.strerror}); the search is over and waits for that"
             log.warning("paused: %s", paused)
             if on_progress:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcts_ray import __version__, cli
+from mcts_ray.executor.backend import ActorsLost
 
 PROMPT = "a red circle left of a blue square"
 SMALL = ["--levels", "4", "--budget", "12", "--reward", "jpeg", "--executor", "local"]  # by actors: tests/ray
@@ -280,3 +281,17 @@ def test_nothing_found_is_lost_on_ctrl_c(tiny_folder, tmp_path, stop):
     assert found["images"] and all(Path(path).is_file() for path in found["images"])
     assert "interrupted; what was found is in" in err
     assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "interrupted"
+
+
+def test_lost_actors_are_told_in_a_sentence(tiny_folder, tmp_path, monkeypatch, capsys):
+    """With where what was found is, and how to go on."""
+
+    def lost(*_, **__):
+        raise ActorsLost("no denoiser comes back: its node\nhas gone")
+
+    monkeypatch.setattr("mcts_ray.searcher.Searcher.many", lost)
+    out = tmp_path / "run"
+    arguments = [PROMPT, "--model", str(tiny_folder), "--reward", "jpeg", "--executor", "local", "--out", str(out)]
+    assert cli.run(["search", *arguments]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"mcts-ray: no denoiser comes back: its node has gone; what was found is in {out}, and `mcts-ray resume RUN` goes on"

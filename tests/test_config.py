@@ -3,7 +3,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from mcts_ray.checks import check_ige, with_table
 from mcts_ray.config import SearchConfig
+from mcts_ray.estimate import count
+from mcts_ray.gain.folder import Config
 from mcts_ray.settings import ConfigError, load_config, make_config, parse_setting
 
 
@@ -65,6 +68,13 @@ def test_files_with_settings_over_them(tmp_path):
         ("a.json", '{"jump": "ige", "algorithm": "fk"}', "jump ige chooses at the states of a tree, which fk has not"),
         ("a.json", '{"jump": "ige", "price": 0.1}', "best-of-n goes by the table of the IGE, on which price has no effect; leave"),
         ("a.json", '{"price": 0.1}', "price belongs to jump ige; set jump to ige or leave it out"),
+        ("a.json", '{"k": 4, "jump": "ays"}', "k is the jump where jump is constant, and has no effect on jump ays"),
+        ("a.json", '{"algorithm": "mcts", "jump": "ige", "ige_top": 3}', "ige_top is the m of top-m, and ige_choice is greedy"),
+        (
+            "a.json",
+            '{"algorithm": "mcts", "jump": "ige", "ige_choice": "top-m", "ige_top": 1, "ige_online": "o"}',
+            "ige_online compares children by several jumps, where ige_top 1 makes them by one",
+        ),
         ("a.json", '{"algorithm": "mcts", "jump": "ige", "ige_online": "o"}', "set ige_choice to top-m or sample, ige_target to value"),
         ("a.json", '{"algorithm": "mcts", "jump": "ige", "ige_online": "o", "ige_version": 1}', "pinned to a version learns nothing"),
         ("a.json", '{"jump": "table"}', "jump table and jump_table belong together"),
@@ -156,3 +166,11 @@ def test_rules_of_pruning_come_as_a_list_or_as_one_name():
     ]:
         with pytest.raises(ConfigError, match=sentence):
             make_config(values)
+
+
+def test_what_a_trajectory_by_the_table_of_an_ige_costs_is_known_once_that_is_read():
+    """Not 30 NFE, as by single levels; and the dry run counts it so."""
+    config = SearchConfig(jump="ige", budget=20)
+    assert count(["a red circle"], config, "scenes").decodes == 20 // with_table(config, Config.read("scenes")).trajectory_nfe > 0
+    with pytest.raises(ValueError, match="budget 5 is below one trajectory, which needs"):
+        check_ige("scenes", SearchConfig(jump="ige", budget=5))

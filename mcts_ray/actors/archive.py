@@ -34,6 +34,11 @@ class Archive:
     def __init__(self, folder: str | None) -> None:
         self._folder = folder and Path(folder)
 
+    @property
+    def place(self) -> str:
+        """Where orders are kept, in words."""
+        return f"folder {self._folder}" if self._folder else "memory alone"
+
     def keep(self, orders: Iterable[Order]) -> None:
         """Keep orders until they are forgotten. Where that cannot be, they are lost with the process."""
         if not self._folder:

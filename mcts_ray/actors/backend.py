@@ -288,6 +288,6 @@ def _get(ref: Any, timeout: float | None = None) -> Any:
         raise
     except GetTimeoutError:
         words = f"the Ray cluster found no room for the actors within {timeout:.0f} s; `ray status` says what it lacks"
-        raise RuntimeError(words) from None
+        raise ActorsLost(words) from None
     except RayError as error:
         raise ActorsLost(f"an actor of the search has died: {first_line(error)}") from error

@@ -26,7 +26,7 @@ from mcts_ray.actors.recovery import Running
 from mcts_ray.actors.spec import Actor, look_in
 from mcts_ray.actors.states import States
 from mcts_ray.config import SearchConfig
-from mcts_ray.executor.backend import Found, Plan, Task
+from mcts_ray.executor.backend import ActorsLost, Found, Plan, Task
 from mcts_ray.executor.base import Progress
 from mcts_ray.executor.session import Session, progress
 from mcts_ray.search.base import Cost
@@ -107,15 +107,15 @@ class TreeManager(Entering):
     async def wait(self, ids: Sequence[str]) -> None:
         """Until these searches have ended. Raises what stopped the manager, if anything did."""
         await asyncio.shield(self._opening)
-        for id in ids:
-            await self.running[id].ended.wait()
+        for running in self._known(ids):
+            await running.ended.wait()
         if self._failure:
             raise self._failure
 
     async def progress(self, ids: Sequence[str]) -> Progress:
         """Where these searches stand."""
         await asyncio.shield(self._opening)
-        running = [self.running[id] for id in ids]
+        running = self._known(ids)
         seconds = max(self.session.seconds(one.job) for one in running)
         return progress([one.job for one in running], sum(one.nfe for one in running), seconds)
 
@@ -139,7 +139,14 @@ class TreeManager(Entering):
     async def found(self, ids: Sequence[str]) -> list[Found]:
         """What these searches have found. Images that are lost are made again, and left out where that cannot be."""
         await asyncio.shield(self._opening)
-        return [await self._found(self.running[id]) for id in ids]
+        return [await self._found(running) for running in self._known(ids)]
+
+    def _known(self, ids: Sequence[str]) -> list[Running]:
+        """Searches by their ids. Raises ActorsLost for one of which an earlier process could keep nothing."""
+        for id in ids:
+            if id not in self.running:
+                raise ActorsLost(f"the tree manager has died, and could not keep search {id} in {self.archive.place}")
+        return [self.running[id] for id in ids]
 
     async def _found(self, running: Running) -> Found:
         job, images = running.job, {}

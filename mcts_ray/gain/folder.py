@@ -138,11 +138,14 @@ def find_ige(model: str, source: str | None) -> str:
 def begin_online(source: str, out: str) -> str:
     """Make `out` the folder in which an IGE goes on learning, with `source` as version 0; one that is there already stays as it is.
 
-    ValueError for a folder that holds something else, and for an IGE without held-out data by which versions could be judged.
+    ValueError for a folder that holds something else, or goes on from another IGE, and for one without held-out data by which versions
+    could be judged.
     """
     folder, base = Path(out).expanduser().absolute(), folder_of(source)
     if (folder / "config.json").is_file():
         Config.read(folder)
+        if (folder / "model.safetensors").read_bytes() != (base / "model.safetensors").read_bytes():
+            raise ValueError(f"ige_online {folder} goes on from another IGE than ige_model {base}; choose another folder")
         return str(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"ige_online {folder} holds something else than an IGE; choose another folder")

@@ -64,6 +64,8 @@ def make_gain_training(
     wrong = [name for name in given if name in others]
     if wrong or (prompts_file and not collect):
         raise ValueError(f"--{(wrong or ['prompts'])[0].replace('_', '-')} is an option {how}; leave it out")
+    if collect and not resume:
+        raise ValueError("--no-resume is an option without --collect: transitions that are there stay; choose another --data")
     if device not in DEVICES:
         raise ValueError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if collect:

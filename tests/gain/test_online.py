@@ -96,6 +96,11 @@ def test_a_folder_for_versions(ige, tmp_path):
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(ValueError, match="holds something else than an IGE; choose another folder"):
         begin_online(str(ige), str(tmp_path / "full"))
+    taken = begin_online(str(ige), str(tmp_path / "taken"))
+    assert begin_online(str(ige), taken) == begin_online(taken, taken) == taken
+    (tmp_path / "taken" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(ValueError, match="goes on from another IGE than ige_model"):
+        begin_online(str(ige), taken)
     (ige / "held_out.safetensors").unlink()
     with pytest.raises(ValueError, match="has no held_out.safetensors by which later versions could be judged"):
         begin_online(str(ige), str(tmp_path / "online"))

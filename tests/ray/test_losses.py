@@ -12,6 +12,7 @@ from mcts_ray.actors.beside import Beside, Displaced
 from mcts_ray.actors.pool import Finished, Sent, Worker
 from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import TRIES
+from mcts_ray.executor.backend import ActorsLost
 from mcts_ray.executor.session import Verdict, Walk
 from mcts_ray.search.base import Cost
 from tests.ray.made_up import NEVER, Made, manager, submitted, until, work
@@ -254,3 +255,12 @@ def test_rewards_that_nobody_needs_stay_loaded_as_long_as_they_are_few(monkeypat
     for text in "abc":
         worker.forget(text)
     assert list(worker._named) == ["b", "c", "d"] and list(worker._scoring) == ["d"]
+
+
+@pytest.mark.parametrize("call", ["wait", "progress", "found"])
+def test_a_search_of_which_nothing_could_be_kept_is_lost_in_a_sentence(call):
+    async def run():
+        await getattr(manager(Made()), call)(["a"])
+
+    with pytest.raises(ActorsLost, match="could not keep search a in memory alone"):
+        asyncio.run(run())
