@@ -83,6 +83,14 @@ def test_a_stopped_run_goes_on_by_actors(one, local, tmp_path):
         assert result.ledger.nfe == whole.ledger.nfe and len(result.images) == 3
 
 
+def test_a_run_that_was_stopped_with_a_full_batch_goes_on_by_actors(one, tiny_folder, tmp_path):
+    """Two units of a full batch of five had been told when it was stopped: the others have to be scored before anything can come in."""
+    local = Searcher.from_pretrained(str(tiny_folder), device="cpu", batch_size=5)
+    whole = local("a red circle", BEST_OF_TEN.model_copy(update={"in_flight": 12, "budget": 160}), out=tmp_path / "whole")
+    result = one.resume(stopped(tmp_path / "whole", tmp_path / "run", 2))
+    assert result.tree == whole.tree and [c.reward for c in result.finished] == [c.reward for c in whole.finished]
+
+
 @pytest.mark.slow
 def test_resume_on_the_command_line_goes_on_by_actors(cluster, local, tmp_path, capsys):
     whole = local("a red circle", CONFIGS["mcts"], out=tmp_path / "whole")
