@@ -181,7 +181,7 @@ class TreeManager(Entering):
         their score, and that fit in all batches but those of denoisers that are lost; how many deaths of denoisers, duplicates dropped and
         units sent again there have been, NFE spent once more because of losses, by kind of actor the calls that ended with a death, and of
         each the calls answered since, by denoiser the NFE since it was begun and at most how many more it has spent in calls that it has
-        not answered, denoisers that wait for room, states that are kept and how many were evicted."""
+        not answered, how many such calls there are, denoisers that wait for room, states that are kept and how many were evicted."""
         await asyncio.shield(self._opening)
         out, finished = (sum(len(getattr(worker, what)) for worker in self.workers) for what in ("out", "finished"))
         jobs = [running.job for running in self.running.values()]
