@@ -49,8 +49,8 @@ def choose(config: SearchConfig, model: str, reward: str | ImageReward | None = 
     here = "" if (config.levels, k) == (LEVELS, K) else f"; T = {config.levels} and k = {k} were not measured themselves"
     why = (
         f"auto takes mcts with long jumps and strong noise: with T = {LEVELS} and k = {K}, at 2, 4, 8 and 16 times T "
-        f"(here {config.spendable / config.levels:.3g}) best-of-n with the same jumps needs 1.6 [1.1, 2.3], 1.4 [.97, 2.1], "
-        f"2.3 [1.3, > 4.3] and > 2.1 [1.1, > 2.1] times the compute for as much gold on 100 hard test prompts of scenes ({RESULTS}){here}"
+        f"(here {config.spendable / config.levels:.3g}) best-of-n with the same jumps needs 1.4 [1.1, 1.9], 1.2 [.88, 1.6], "
+        f"2.0 [1.2, > 4.3] and > 2.1 [1.1, > 2.1] times the compute for as much gold on 100 hard test prompts of scenes ({RESULTS}){here}"
     )
     return Choice(_with(config, update | {"algorithm": "mcts"}), why)
 
