@@ -104,7 +104,9 @@ def _search(request, as_json: bool) -> int:
         except SearchInterrupted as interrupt:
             interrupted, results = True, interrupt.results
         except ActorsLost as error:
-            raise ActorsLost(f"{error}; what was found is in {_listed(request.outs)}, and `mcts-ray resume RUN` goes on") from None
+            begun = [out for out in request.outs if out.exists()]
+            words = f"; what was found is in {_listed(begun)}, and `mcts-ray resume RUN` goes on" if begun else ""
+            raise ActorsLost(f"{error}{words}") from None
     if as_json:
         objects = [summary(result) for result in results]
         typer.echo(json.dumps(objects if len(objects) > 1 else objects[0], ensure_ascii=False))

@@ -283,10 +283,13 @@ def test_nothing_found_is_lost_on_ctrl_c(tiny_folder, tmp_path, stop):
     assert json.loads((tmp_path / "run" / "job.json").read_text())["status"] == "interrupted"
 
 
-def test_lost_actors_are_told_in_a_sentence(tiny_folder, tmp_path, monkeypatch, capsys):
-    """With where what was found is, and how to go on."""
+@pytest.mark.parametrize("begun", [True, False])
+def test_lost_actors_are_told_in_a_sentence(tiny_folder, tmp_path, monkeypatch, capsys, begun):
+    """With where what was found is, and how to go on, if the search had begun."""
 
     def lost(*_, **__):
+        if begun:
+            out.mkdir()
         raise ActorsLost("no denoiser comes back: its node\nhas gone")
 
     monkeypatch.setattr("mcts_ray.searcher.Searcher.many", lost)
@@ -294,4 +297,5 @@ def test_lost_actors_are_told_in_a_sentence(tiny_folder, tmp_path, monkeypatch, 
     arguments = [PROMPT, "--model", str(tiny_folder), "--reward", "jpeg", "--executor", "local", "--out", str(out)]
     assert cli.run(["search", *arguments]) == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == f"mcts-ray: no denoiser comes back: its node has gone; what was found is in {out}, and `mcts-ray resume RUN` goes on"
+    words = f"; what was found is in {out}, and `mcts-ray resume RUN` goes on" if begun else ""
+    assert said[-1] == f"mcts-ray: no denoiser comes back: its node has gone{words}"
