@@ -352,12 +352,6 @@ class Worker:
         self.nfe[""] += self.nfe.pop(search, 0)
         self.inside.pop(search, None)
 
-    def hand_over(self, other: Worker) -> None:
-        """What waits to be scored goes to another one's reward actor."""
-        other.finished += self.finished
-        self.finished = []
-        other.news.set()
-
     async def drop(self, search: str) -> list[Cost]:
         """Let go of a search, here and in the denoiser; returns what its units had spent."""
         finished = [unit for unit in self.finished if unit.work.search == search]

@@ -111,10 +111,12 @@ class Recovery:
             await self._fuse(fused)
 
     def _hand_over(self, worker: Worker) -> None:
-        """What a denoiser that is down had walked need not wait for it, unless it is being scored."""
+        """What a denoiser that is down had walked is scored by another one's reward actor, unless that is under way."""
         other = self._emptiest()
         if worker.finished and not worker.scoring and other.up and other is not worker:
-            worker.hand_over(other)
+            other.finished += worker.finished
+            worker.finished = []
+            other.news.set()
 
     async def _lost(self, worker: Worker, generation: int | None = None, blamed: Collection[Work] = ()) -> None:
         """The denoiser died, in this life, perhaps over what these waiting units need: its units go out again, to others if there are any;
