@@ -1,11 +1,13 @@
 """What the IGE brings: prediction and regret on states of other prompts, then searches with chosen, tabled and constant jumps.
 
-    python -m benchmarks.gain [--ige DIR] --study prediction | screen | confirm [--best ARM ...] [--phi 1.2]
+    python -m benchmarks.gain [--ige DIR] --study prediction | readers | screen | confirm [--best ARM ...] [--phi 1.2]
 
 prediction: R^2 and rank correlation on states of validation prompts with 33 children by each jump, made first, and regret of the chosen k
 in net value E[R] - c (calls to finish); the best k of a state is chosen on one half of the 32 children with noise and valued on the other.
-screen: constant k, AYS-10, table, each target offline, and `value` online at 8 T on 40 hard validation prompts. confirm: the arms of
-`--best` at 4 and 8 T on medium and hard test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of
+readers: an IGE trained from pooled features and one from a value head's trunk, on the same states of training prompts, and the prediction
+of both on the tenth of the prompts that is held out: [middle, least, greatest] of `READINGS` trainings. screen: constant k, AYS-10, table,
+each target offline, and `value` online at 8 T on 40 hard validation prompts. confirm: the arms of `--best` at 4 and 8 T on medium and hard
+test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of
 finished samples of validation prompts (`benchmarks.pool --split validation`). All arms branch as the best tree on scenes does, with the
 angle `--phi`.
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ from benchmarks.pool import load as load_pool
 from mcts_ray.auto import TREE
 from mcts_ray.compare.carry_out import carry_out
 from mcts_ray.compare.request import make_comparison
-from mcts_ray.gain import collect
+from mcts_ray.gain import collect, train
 from mcts_ray.gain.data import Recorded
 from mcts_ray.gain.decide import decisions, regrets
 from mcts_ray.gain.evaluator import make_network
@@ -43,8 +45,9 @@ from mcts_ray.scenes.prompts import prompts
 
 SETS = ("medium", "hard")
 ONLINE = "runs/gain-online"  # where the online arm's versions go
+READINGS = 3  # trainings from each reader's features
 NOISES = 33  # children by each jump, the first one without noise
-TIMES = {"prediction": (4, 8), "screen": (8,), "confirm": (4, 8)}
+TIMES = {"prediction": (4, 8), "readers": (), "screen": (8,), "confirm": (4, 8)}
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--study", default="prediction", choices=tuple(TIMES))
     parser.add_argument("--ige", default="scenes", help="folder of the IGE")
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "gain-validation", help="prediction: transitions of validation prompts")
-    parser.add_argument("--prompts", type=int, help="of each set [prediction 10, screen 40, confirm 100]")
+    parser.add_argument("--prompts", type=int, help="of each set [prediction 10, screen 40, confirm 100], readers: in all [240]")
     parser.add_argument("--best", nargs="+", help="confirm: arms, the reference first")
     parser.add_argument("--phi", type=float, default=TREE["phi"], help="angle of branching, of all arms and of the children [%(default)s]")
     parser.add_argument("--price", type=float, nargs="+", help="c at each budget, in place of the pool's slopes")
@@ -63,7 +66,9 @@ def main() -> None:
     if args.price and len(args.price) != len(times):
         parser.error(f"--price takes a number for each of {len(times)} budgets")
     prices = dict(zip(times, args.price)) if args.price else slopes(Config.read(args.ige), times)
-    if args.study == "prediction":
+    if args.study == "readers":
+        readers(args.ige, args.prompts or 240, args.phi)
+    elif args.study == "prediction":
         prediction(args.ige, args.data, args.prompts or 10, prices, args.phi)
     else:
         searches(args.study, args.ige, args.best, args.prompts, prices, args.phi)
@@ -151,6 +156,37 @@ def collected(config: Config, data: Path, count: int, phi: float) -> Recorded:
     where = {"levels": config.levels, "grid": config.grid, "trunk": trunk}
     collect.run(config.model, config.reward, texts, data, scale=scale, **made, **where, report=print)
     return Recorded(data)
+
+
+def readers(ige: str, count: int, phi: float) -> None:
+    """What an IGE foresees from pooled features, and from the trunk of the value head, of the same states."""
+    config, found, states = Config.read(ige), {}, []
+    for name, trunk in {"pooled": None, "trunk": config.model}.items():
+        data = ROOT / "runs" / f"gain-readers-{name}"
+        collect.run(config.model, config.reward, None, data, scale=Scale(jumps=config.jumps, phi=phi), count=count, trunk=trunk, report=print)
+        metrics = []
+        for seed in range(READINGS):
+            out = train.run(config.model, data, data / f"ige-{seed}", seed=seed)
+            metrics.append(json.loads((out / "metrics.json").read_text(encoding="utf-8")))
+        known = Recorded(data)
+        states.append(known.transitions)
+        predicted = {target: [row["prediction"][target]["all"] for row in metrics] for target in config.targets}
+        figures = {target: {what: _range(row[what] for row in rows) for what in ("r2", "spearman")} for target, rows in predicted.items()}
+        found[name] = {"features": known.manifest["features"], "parameters": metrics[0]["parameters"], "prediction": figures}
+        found[name] |= {"best_step": [row["best_step"] for row in metrics]}
+    pooled, trunk = states
+    assert np.array_equal(pooled.reward, trunk.reward, equal_nan=True), "the readers have not seen the same children"
+    about = {"prompts": count, "states": len(pooled), "train_states": metrics[0]["train_states"], "held_out_states": metrics[0]["held_out_states"]}
+    write("gain-readers", {**about, "readers": found})
+    panels = {"R2 on held-out prompts": "r2", "Spearman on held-out prompts": "spearman"}
+    rows = {f"{target}, {name}": row["prediction"][target] for target in config.targets for name, row in found.items()}
+    bars("gain-readers", {title: {label: row[what] for label, row in rows.items()} for title, what in panels.items()})
+
+
+def _range(values: Iterable[float]) -> tuple[float, float, float]:
+    """(middle, least, greatest)."""
+    low, *middle, high = sorted(values)
+    return middle[len(middle) // 2], low, high
 
 
 def targets_of(config: Config, states: Transitions) -> dict[str, torch.Tensor]:
