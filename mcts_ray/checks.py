@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,18 @@ from mcts_ray.auto import AUTO
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, latent_channels, resolve_model
 from mcts_ray.fits import check_budget
-from mcts_ray.gain.folder import Config, find_ige, weights
-from mcts_ray.reward import ImageReward, parse_reward
+from mcts_ray.gain.folder import Config, absolute, find_ige, weights
+from mcts_ray.report.run import check_writable
+from mcts_ray.reward import ImageReward, parse_reward, step
 from mcts_ray.reward.lrm.layout import check_latents, find
 from mcts_ray.reward.step import SHIPPED, find_step_model, place_of, step_key
 from mcts_ray.search import ALGORITHMS
 
 if TYPE_CHECKING:
     from mcts_ray.reward.calibrate import Calibration
+
+PLACES = {"calibration": os.path.abspath, "fuse_model": os.path.abspath, "step_model": step.absolute}  # fields that name files and folders
+PLACES |= {"ige_model": absolute, "ige_online": absolute}
 
 
 def check_algorithm(name: str) -> None:
@@ -108,11 +113,12 @@ def check_ige(model: str, config: SearchConfig) -> None:
     """The network that chooses jumps must be there, if one is asked for."""
     if config.jump == "ige":
         ige = Config.read(find_ige(model, config.ige_model))
-        if config.grid == ige.grid:  # others are compared once the model is loaded
-            reward = config.reward if config.algorithm == "mcts" else None
-            ige.check_search(config.levels, config.grid, config.ige_target, config.jumps, reward)
-            with_table(config, ige)
+        reward = config.reward if config.algorithm == "mcts" else None
+        ige.check_search(config.levels, config.grid, config.ige_target, config.jumps, reward)
+        with_table(config, ige)
         weights(config.ige_model or "scenes", config.ige_version)
+        if config.ige_online:
+            check_writable(Path(config.ige_online).expanduser(), "ige_online")
 
 
 def with_table(config: SearchConfig, ige: Config) -> SearchConfig:
@@ -144,6 +150,12 @@ def check_size(reward: object, height: int, width: int) -> None:
 
         if (height, width) != (SIDE, SIDE):
             raise ValueError(f"the scenes reward reads images of {SIDE}x{SIDE} pixels, not {height}x{width}; choose another reward")
+
+
+def with_absolute_places(config: SearchConfig) -> SearchConfig:
+    """The same files and folders, named for a process with another working directory."""
+    named = {name: getattr(config, name) for name in PLACES if getattr(config, name) not in (None, "none")}
+    return config.model_copy(update={name: PLACES[name](place) for name, place in named.items()})
 
 
 def find_calibration(config: SearchConfig, model: str) -> Calibration | None:

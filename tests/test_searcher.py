@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mcts_ray import SearchConfig, Searcher, SearchFailed, SearchInterrupted
-from mcts_ray.diffusion.levels import ays_levels
+from mcts_ray.diffusion.levels import Levels, ays_levels
 from mcts_ray.search.ids import seed_id
 from mcts_ray.search.journal import replay
 from tests.tiny import SIZE, tiny_pipeline, tiny_xl_pipeline
@@ -195,7 +195,9 @@ def test_ays_levels_of_sdxl_are_those_of_its_own_table(xl_searcher, searcher):
 def test_the_ays_grid_is_that_of_the_model(xl_searcher, searcher):
     config = SearchConfig(levels=10, grid="ays", budget=10)
     for each, grid in ((searcher, "ays"), (xl_searcher, "ays-xl")):
-        assert each.backend.plan(["a ring"], config, "jpeg").searches[0].setting.grid == grid
+        setting = each.backend.plan(["a ring"], config, "jpeg").searches[0].setting
+        walked = each.backend.denoiser.levels(setting.levels, setting.grid).timesteps_L.tolist()
+        assert walked == Levels.from_scheduler(each.backend.adapter.scheduler, 10, grid).timesteps_L.tolist()
 
 
 @pytest.mark.parametrize("values", [{"algorithm": "psp"}, {"algorithm": "mcts", "seeds": 3}, {"algorithm": "mcts", "jump": "ays", "order": 2}])

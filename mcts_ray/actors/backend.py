@@ -29,7 +29,7 @@ from mcts_ray.actors.fusion import FusionWorker
 from mcts_ray.actors.reward import RewardWorker
 from mcts_ray.actors.spec import DEATHS, PATIENCE, TRIES, Actor, first_line, in_turn
 from mcts_ray.actors.tree_manager import TreeManager
-from mcts_ray.checks import choose_reward
+from mcts_ray.checks import choose_reward, with_absolute_places
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.device import check_precision, resolve_device
 from mcts_ray.diffusion.resolve import Model
@@ -37,10 +37,8 @@ from mcts_ray.diffusion.sizing import check_batch_size
 from mcts_ray.executor.backend import ActorsLost, Found, Plan, Run, Task
 from mcts_ray.executor.base import Job, Progress
 from mcts_ray.executor.record import line
-from mcts_ray.gain import folder
 from mcts_ray.reward import ImageReward, with_absolute_folders
 from mcts_ray.reward.resolve import module_paths
-from mcts_ray.reward.step import absolute
 
 START = 600.0  # seconds that a cluster may take to find room for the actors
 CACHE, MOST_CACHE = 0.3, 4 * 2**30  # of the cluster's object store, what states of trees may take; bytes
@@ -86,14 +84,7 @@ class RayBackend:
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
         """The plan of a request; ValueError with a sentence if the model cannot do it."""
-        if config.calibration not in (None, "none"):  # actors have another working directory
-            config = config.model_copy(update={"calibration": os.path.abspath(config.calibration)})
-        if config.fuse_model:
-            config = config.model_copy(update={"fuse_model": os.path.abspath(config.fuse_model)})
-        if config.step_model:
-            config = config.model_copy(update={"step_model": absolute(config.step_model)})
-        folders = {name: getattr(config, name) for name in ("ige_model", "ige_online")}
-        config = config.model_copy(update={name: folder.absolute(source) for name, source in folders.items() if source})
+        config = with_absolute_places(config)
         plan = self._ask("plan", list(prompts), config, reward, self.batch_size)
         self._ask("load", with_absolute_folders(choose_reward(self.model.name, config.reward, reward)))
         return plan

@@ -32,6 +32,7 @@ from mcts_ray.executor.session import Session, progress
 from mcts_ray.search.base import Cost
 
 log = logging.getLogger(__name__)
+LEARN = 30.0  # seconds for the trainer to take what a search has to teach
 POLL = 0.02  # seconds between two looks at a search that somebody else is ending
 
 
@@ -64,6 +65,7 @@ class TreeManager(Entering):
         self._entering, self._expected = asyncio.Lock(), set()
         self._trainer: Actor | None = None
         self._learning: asyncio.Task | None = None
+        self._lessons = {}
         self._opening = asyncio.get_running_loop().create_task(self._restore())
 
     def __repr__(self) -> str:
@@ -160,7 +162,9 @@ class TreeManager(Entering):
         return Found.of(job, images)
 
     async def forget(self, ids: Sequence[str]) -> None:
-        """Searches whose finds have arrived."""
+        """Searches whose finds have arrived. What they have to teach is handed to the trainer first, as nobody may be here later."""
+        if self._learning and any(id in self.running and self.running[id].job.search.setting.ige_features for id in ids):
+            await asyncio.wait([self._learning], timeout=LEARN)
         for id in ids:
             self.archive.forget(id)
             if id in self.running:

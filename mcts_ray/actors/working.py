@@ -41,6 +41,7 @@ class Working(Fusing):
 
     _trainer: Actor | None
     _learning: asyncio.Task | None
+    _lessons: dict[str, list[Transition]]
 
     async def _loop(self, worker: Worker) -> None:
         try:
@@ -254,14 +255,16 @@ class Working(Fusing):
                 self.session.settle(unit.walk, verdict, running.forwards)
                 if verdict.error:
                     self._fatal(running)
-        if self._learning is None or self._learning.done():
-            if lessons := drained(one.job for one in self.running.values()):
-                self._learning = asyncio.create_task(self._learn(lessons))
+        for folder, transitions in drained(one.job for one in self.running.values()).items():
+            self._lessons.setdefault(folder, []).extend(transitions)
+        if self._lessons and (self._learning is None or self._learning.done()):
+            self._learning = asyncio.create_task(self._learn())
 
-    async def _learn(self, lessons: dict[str, list[Transition]]) -> None:
+    async def _learn(self) -> None:
         """Give transitions to the trainer, made when it is first needed, and what it makes of them to the denoisers."""
         self._trainer = self._trainer or Actor(TrainerWorker, num_cpus=0)
-        for folder, transitions in lessons.items():
+        while self._lessons:
+            folder, transitions = self._lessons.popitem()
             try:
                 version = await self._trainer.call("take", folder, transitions)
                 if version:

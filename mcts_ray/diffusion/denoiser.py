@@ -66,7 +66,8 @@ class Denoiser:
         self._fastest: dict[tuple[int, int, int], int] = {}
 
     def levels(self, T: int, grid: str = "native") -> Levels:
-        """The T levels of the model's scheduler, read once."""
+        """The T levels of the model's scheduler, read once; of "ays" those of the table made for such models."""
+        grid = self.adapter.ays_grid if grid == "ays" else grid
         if (T, grid) not in self._levels:
             self._levels[T, grid] = Levels.from_scheduler(self.adapter.scheduler, T, grid)
         return self._levels[T, grid]

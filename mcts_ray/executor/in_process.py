@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mcts_ray.checks import choose_reward
+from mcts_ray.checks import choose_reward, with_absolute_places
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.adapters.make import make_adapter
 from mcts_ray.diffusion.decode import Decoder
@@ -35,6 +35,7 @@ class InProcess:
         self._jobs: dict[str, Job] = {}
 
     def plan(self, prompts: Sequence[str], config: SearchConfig, reward: str | ImageReward | None) -> Plan:
+        config = with_absolute_places(config)
         plan = make_plan(self.model, self.denoiser, prompts, config, reward, batch_size=self.batch_size)
         self._reward(choose_reward(self.model, config.reward, reward))  # what is wrong with its weights is said before the search
         return plan

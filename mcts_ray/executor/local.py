@@ -7,6 +7,7 @@ timing, so two runs of the same searches are the same, node for node.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from mcts_ray.reward.base import Reward
 from mcts_ray.search.base import Work
 from mcts_ray.tree.weights import Refusal
 
+log = logging.getLogger(__name__)
 PAUSE = 0.2  # seconds between two attempts to write what could not be written
 
 
@@ -179,8 +181,11 @@ class _Run:
     def learn(self) -> None:
         """Have the IGE learn from the searches that let it; they go on with what it has learned."""
         for folder, transitions in drained(self.jobs).items():
-            if version := self.learning.take(folder, transitions):
-                self.engine.denoiser.install(folder, version)
+            try:
+                if version := self.learning.take(folder, transitions):
+                    self.engine.denoiser.install(folder, version)
+            except Exception:  # searches go on without it, by the versions they have
+                log.exception("the IGE in %s has not learned from these transitions", folder)
 
     def retire(self) -> None:
         """Set all clocks; take out searches that are done, and those that would be out of time after the next call."""

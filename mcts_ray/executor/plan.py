@@ -67,7 +67,7 @@ def resolve(
     config = config.resolved(model == "scenes", denoiser.adapter.default_size, name)
     check_size(reward, config.height, config.width)
     denoiser.adapter.latent_shape(config.height, config.width)
-    denoiser.levels(config.levels, grid_of(denoiser, config))
+    denoiser.levels(config.levels, config.grid)
     if config.scores_in_engine:
         denoiser.scorer(config.step_reward, find_step_model(config.step_reward, model, config.step_model))
     _fused(model, denoiser, config)
@@ -77,14 +77,15 @@ def resolve(
 def with_ige(model: str, denoiser: Denoiser, config: SearchConfig) -> SearchConfig:
     """The IGE of a configuration checked against the model; its table is filled in, and for mcts, which asks the network, its price."""
     source = find_ige(model, config.ige_model)
+    online = {}
     if config.ige_online:
-        source = begin_online(source, config.ige_online)
+        online["ige_online"] = source = begin_online(source, config.ige_online)
     ige = denoiser.evaluator(source).config
     reward = config.reward if config.algorithm == "mcts" else None  # others go by the table alone, as do pools, which keep every sample
-    ige.check_search(config.levels, grid_of(denoiser, config), config.ige_target, config.jumps, reward)
+    ige.check_search(config.levels, config.grid, config.ige_target, config.jumps, reward)
     weights(source, config.ige_version)
     priced = config.algorithm == "mcts" and config.price is None
-    update = {"ige_model": source} | ({"price": ige.price} if priced else {})
+    update = {"ige_model": source, **online} | ({"price": ige.price} if priced else {})
     return with_table(config, ige).model_copy(update=update)
 
 
@@ -101,7 +102,7 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         config.negative_prompt,
         config.guidance,
         config.levels,
-        grid_of(denoiser, config),
+        config.grid,
         height=config.height,
         width=config.width,
         order=config.order,
@@ -117,11 +118,6 @@ def build(model: str, denoiser: Denoiser, id: str, prompt: str, config: SearchCo
         calibration = calibration.on(levels.log_snr_L.tolist())
         search.calibrate(Refreshed(calibration) if config.calibration_refresh else calibration)
     return search
-
-
-def grid_of(denoiser: Denoiser, config: SearchConfig) -> str:
-    """The grid of levels; of the tables of AYS time steps the one made for the model."""
-    return denoiser.adapter.ays_grid if config.grid == "ays" else config.grid
 
 
 def angles(config: SearchConfig, levels: Levels) -> Angles:

@@ -118,10 +118,9 @@ class Chooser:
         """Take what is predicted of a state."""
         self._gains[gains.node] = gains
 
-    def version(self, node: str) -> int | None:
+    def version(self, node: str, level: int) -> int | None:
         """The version that decides at a node; None where the fallback does."""
-        found = self._gains.get(node)
-        return found.version if found and found.jumps else None
+        return self._gains[node].version if self._jumps(node, level) else None
 
     def net(self, jump: Jump, level: int) -> float:
         """V - c n of a jump from `level`, up to a constant of the state."""
@@ -140,7 +139,8 @@ class Chooser:
         """The jump of child number `draw` of a node, one that is `worth` it and not hopeless; the best of all if none is."""
         known = self._jumps(node, level)
         if not known:
-            return min(self.fallback.k(level), max(1, level - 1))
+            k, most = self.fallback.k(level), max(1, level - 1)
+            return k if k <= most else max((size for size in self.sizes or () if size <= most), default=most)
         jumps = [jump for jump in known if worth(jump.k) and self._ahead(jump, known, level) >= 0]
         if not jumps:
             return max(known, key=lambda jump: (self.net(jump, level), jump.k)).k

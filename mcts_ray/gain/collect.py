@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcts_ray.checks import check_size, collection_prompts, default_reward
-from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.report.share import make_all
 from mcts_ray.reward.step import IN_ENGINE, find_step_model
 from mcts_ray.search.branching import SCHEDULES
+from mcts_ray.settings import make_config
 
 if TYPE_CHECKING:
     from mcts_ray.gain.record import Collector, Scale
@@ -68,7 +68,8 @@ def run(
         step_model = find_step_model(step_reward, model, step_model)
     elif step_reward != "x0":
         raise ValueError(f"unknown step reward {step_reward!r}; choose x0, {' or '.join(IN_ENGINE)}")
-    config = SearchConfig(levels=levels, grid=grid, guidance=guidance, seed=seed).resolved(model == "scenes", size, reward)
+    asked = make_config({"levels": levels, "grid": grid, "guidance": guidance, "seed": seed})
+    config = asked.resolved(model == "scenes", size, reward)
     _check_scale(scale, levels)
     depends = {"model": model, "reward": reward, "levels": levels, "grid": grid, "guidance": config.guidance, "seed": seed}
     depends |= {"step_reward": step_reward, "step_model": step_model, "scale": _plain(scale), "prompts": texts}
@@ -76,7 +77,7 @@ def run(
 
     before = read_manifest(out) if out.is_dir() else None
     _check_same(out, before, depends)
-    if before and _done(before) == len(texts):
+    if before and _done(before) == len(texts) and all((out / shard["file"]).is_file() for shard in before["shards"]):
         return out
     collector = Collector(found, reward, config, scale, device, threads, step_reward, step_model, trunk)
     _check_same(out, before, collector.facts)

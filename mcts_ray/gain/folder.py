@@ -5,6 +5,7 @@
     versions/00001.safetensors    later versions, made online
     held_out.safetensors          transitions that no version has been trained on, by which versions are judged
     online.jsonl                  what became of each attempt at a version
+    buffer.safetensors            what searches have brought to learn from
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ FAR = 30.0  # stands for an infinite log-SNR
 PRINT = 64  # weights that stand for a generator
 ALIKE = 0.1  # relative distance of those up to which another generator is a finer tuning of the same
 CLOSE = 1e-3  # of log-SNRs that count as the same
+VERSIONS = "versions"
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def begin_online(source: str, out: str) -> str:
     could be judged.
     """
     folder, base = Path(out).expanduser().absolute(), folder_of(source)
+    weights(source, 0)
     if (folder / "config.json").is_file():
         Config.read(folder)
         if (folder / "model.safetensors").read_bytes() != (base / "model.safetensors").read_bytes():
@@ -151,9 +155,18 @@ def begin_online(source: str, out: str) -> str:
         raise ValueError(f"ige_online {folder} holds something else than an IGE; choose another folder")
     if not (base / "held_out.safetensors").is_file():
         raise ValueError(f"ige_model {base} has no held_out.safetensors by which later versions could be judged; train it again")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("model.safetensors", "held_out.safetensors", "config.json"):
-        shutil.copyfile(base / name, folder / name)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+            whole = Path(beside) / "ige"
+            whole.mkdir()
+            for name in ("model.safetensors", "held_out.safetensors", "config.json"):
+                shutil.copyfile(base / name, whole / name)
+            whole.replace(folder)
+    except OSError as error:
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"ige_online {folder} cannot be written ({error.strerror})") from error
+        return begin_online(source, out)  # another process has just begun it
     return str(folder)
 
 
@@ -165,7 +178,7 @@ def absolute(source: str) -> str:
 def weights(source: str | Path, version: int | None = None) -> tuple[int, Path]:
     """A version of the weights, None being the newest: its number and its file. ValueError if it is not there."""
     folder = folder_of(source)
-    there = {0: folder / "model.safetensors"} | {int(file.stem): file for file in (folder / "versions").glob("[0-9]*.safetensors")}
+    there = {0: folder / "model.safetensors"} | {int(file.stem): file for file in (folder / VERSIONS).glob("[0-9]*.safetensors")}
     number = max(there) if version is None else version
     if number not in there or not there[number].is_file():
         name = "the IGE of scenes" if folder == SHIPPED else f"ige_model {folder}"

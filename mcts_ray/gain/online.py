@@ -3,11 +3,13 @@
 A transition is a pair of children of one state that differ in the jump alone, with the difference of their rewards; it trains the network
 of the target `value` (`mcts_ray.gain.learn.pair_loss`), those of the other targets stay what they are. A new version is judged on the
 held-out transitions of the offline data, which nothing is ever trained on and to which nothing is added: one of higher loss is rolled back.
-Every attempt is a line of online.jsonl. Trainers of several processes take turns at a folder, each going on from the newest version.
+Every attempt is a line of online.jsonl. Trainers of several processes share the buffer of a folder, from one search to the next, and take
+turns at it, each going on from the newest version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Iterable
@@ -20,9 +22,9 @@ from safetensors.numpy import load_file, save_file
 
 from mcts_ray.gain.choose import Transition
 from mcts_ray.gain.evaluator import make_network, save_weights
-from mcts_ray.gain.folder import Config, folder_of, weights
+from mcts_ray.gain.folder import VERSIONS, Config, folder_of, weights
 from mcts_ray.gain.learn import Examples, losses, pair_loss
-from mcts_ray.report.share import turn
+from mcts_ray.report.share import replacing, turn
 
 CAPACITY = 4096  # transitions in a buffer
 BUFFER = "buffer.safetensors"
@@ -60,19 +62,21 @@ class ReplayBuffer:
     def save(self, file: Path) -> None:
         """Written whole, replaced at once."""
         rows = list(self._rows)
-        if not rows:
-            return
-        partial = file.with_suffix(".partial")
         numbers = {name: np.array([getattr(row, name) for row in rows]) for name in ("level", "k", "other", "difference")}
-        save_file({"features": np.stack([np.frombuffer(row.features, np.float16) for row in rows]), **numbers}, partial)
-        partial.replace(file)
+        features = np.stack([np.frombuffer(row.features, np.float16) for row in rows])
+        with replacing(file) as unfinished:
+            save_file({"features": features, **numbers, "total": np.array([self.total])}, unfinished)
 
-    def load(self, file: Path) -> None:
+    @classmethod
+    def load(cls, file: Path, capacity: int = CAPACITY) -> ReplayBuffer:
         """What has been saved, if anything has."""
+        found = cls(capacity)
         if file.is_file():
-            found = load_file(file)
-            columns = (found[name].tolist() for name in ("level", "k", "other", "difference"))
-            self.add(Transition(row.tobytes(), *rest) for row, *rest in zip(found["features"], *columns))
+            tensors = load_file(file)
+            columns = (tensors[name].tolist() for name in ("level", "k", "other", "difference"))
+            found.add(Transition(row.tobytes(), *rest) for row, *rest in zip(tensors["features"], *columns))
+            found.total = int(tensors["total"][0])
+        return found
 
 
 class OnlineTrainer:
@@ -88,19 +92,20 @@ class OnlineTrainer:
         self.folder, self.every, self.steps, self.batch, self.lr, self.seed = folder_of(source), every, steps, batch, lr, seed
         self.config = Config.read(source)
         self.held_out = _held_out(self.folder)
-        self.version = -1
+        self.version, self.capacity = -1, capacity
         self._catch_up()
-        self.buffer = ReplayBuffer(capacity)
-        self.buffer.load(self.folder / BUFFER)
-        self._seen = self.buffer.total
 
     def add(self, transitions: Iterable[Transition]) -> None:
         """Take transitions of running searches; those of jumps that the IGE does not know are left out."""
-        self.buffer.add(one for one in transitions if {one.k, one.other} <= set(self.config.jumps))
+        if known := [one for one in transitions if {one.k, one.other} <= set(self.config.jumps)]:
+            with turn(self.folder / ".lock", BUFFER, wait=True):
+                self._read()
+                self.buffer.add(known)
+                self.buffer.save(self.folder / BUFFER)
 
     @property
     def due(self) -> bool:
-        """Whether enough has come for another attempt."""
+        """Whether enough has come, by whatever process, for another attempt."""
         return self.buffer.total - self._seen >= self.every
 
     def learn(self) -> Version | None:
@@ -108,6 +113,11 @@ class OnlineTrainer:
         with turn(self.folder / ".lock", LOG, wait=True):
             self._catch_up()
             return self._attempt()
+
+    def _read(self) -> None:
+        """What has come so far, and how much of it had when there was an attempt last."""
+        self.buffer = ReplayBuffer.load(self.folder / BUFFER, self.capacity)
+        self._seen = max((line["transitions"] for line in self._log()), default=0)
 
     def _catch_up(self) -> None:
         """Take up the newest version, which another process may have made, and the number of the last attempt."""
@@ -117,23 +127,22 @@ class OnlineTrainer:
             self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
             self.loss = self._judge(self._state)
         self.attempts = max([self.version, *(line["version"] for line in self._log())])
+        self._read()
 
     def _attempt(self) -> Version | None:
         self._seen = self.buffer.total
         self.attempts += 1
-        self.buffer.save(self.folder / BUFFER)
         state = {name: value.half().float() for name, value in self._tuned().items()}  # as it will be read
         loss = self._judge(state)
-        kept = loss <= self.loss
-        self._write({"version": self.attempts, "kept": kept, "held_out": loss, "before": self.loss, "transitions": self.buffer.total})
-        if not kept:
-            return None
-        self._state, self.loss, self.version = state, loss, self.attempts
-        network = make_network(self.config)
-        network.load_state_dict(state)
-        (self.folder / "versions").mkdir(exist_ok=True)
-        save_weights(network, self.folder / "versions" / f"{self.version:05d}.safetensors")
-        return Version(self.version, {name: value.half().numpy() for name, value in state.items()})
+        kept, before = loss <= self.loss, self.loss
+        if kept:
+            self._state, self.loss, self.version = state, loss, self.attempts
+            network = make_network(self.config)
+            network.load_state_dict(state)
+            (self.folder / VERSIONS).mkdir(exist_ok=True)
+            save_weights(network, self.folder / VERSIONS / f"{self.version:05d}.safetensors")
+        self._write({"version": self.attempts, "kept": kept, "held_out": loss, "before": before, "transitions": self.buffer.total})
+        return Version(self.version, {name: value.half().numpy() for name, value in state.items()}) if kept else None
 
     def _tuned(self) -> dict[str, torch.Tensor]:
         """The newest weights after `steps` steps on the buffer."""
@@ -162,12 +171,18 @@ class OnlineTrainer:
         return float(losses(network.eval(), self.config, self.held_out, beta=0.0)["value"])
 
     def _log(self) -> list[dict]:
+        """Attempts so far; a line that was cut off, with its process, says of none."""
         file = self.folder / LOG
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        found = []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def _write(self, line: dict) -> None:
-        with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with open(self.folder / LOG, "a+b") as file:
+            cut_off = file.tell() and file.seek(-1, 2) is not None and file.read(1) != b"\n"
+            file.write((b"\n" if cut_off else b"") + json.dumps(line).encode() + b"\n")
 
 
 def _held_out(folder: Path) -> Examples:

@@ -20,7 +20,7 @@ from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit, save
 from mcts_ray.gain import targets as target_rules
 from mcts_ray.gain.data import Recorded
 from mcts_ray.gain.evaluator import make_network, save_weights
-from mcts_ray.gain.folder import TARGETS, Config
+from mcts_ray.gain.folder import TARGETS, VERSIONS, Config
 from mcts_ray.gain.learn import Examples, losses
 from mcts_ray.gain.measure import fair, mean_of, net_value, predictions, quality, rules_of
 from mcts_ray.gain.network import GainNetwork
@@ -52,12 +52,14 @@ def run(
     A tenth of the prompts is held out; of each target the weights (moving averages) of the checkpoint of least loss there are kept, and
     training ends when `PATIENCE` checkpoints in a row were better for none. price: reward per call for which the table is made, None:
     the slope of best-of-n in the data. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run on
-    other data.
+    other data, or versions that searches have made.
     """
     from mcts_ray.diffusion.device import resolve_device
 
     if threads:
         torch.set_num_threads(threads)
+    if (out / VERSIONS).is_dir():
+        raise ValueError(f"{out} holds versions that searches have made of its IGE online; train into another folder")
     known = Recorded(data)
     _check(known, model, targets)
     kept, held = known.split()

@@ -230,7 +230,7 @@ class MCTS(TreeSearch):
 
     def _chosen_by(self, parent: Node) -> int | None:
         """The version of the IGE that has chosen the jump of a new child of `parent`; it is noted where there was none."""
-        version = self.chooser.version(parent.id) if self.chooser else None
+        version = self.chooser.version(parent.id, parent.level) if self.chooser else None
         if self.chooser and version is None:
             self.chooser.silent[parent.level] += 1
         if self.chooser and self._pruning:

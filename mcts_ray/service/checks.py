@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mcts_ray.auto import choose
 from mcts_ray.checks import (
-    check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes, own_reward,
+    PLACES, check_algorithm, check_ige, check_prompts, check_size, check_step_model, default_reward, fusion_decoder, needs_scenes, own_reward,
 )  # fmt: skip
 from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import Model, image_size
@@ -23,7 +23,6 @@ MAX_SECONDS = 7 * 24 * 3600  # where the operator has no limit
 MAX_TERMS = 8  # of a sum of rewards: each is a network of its own that sees every image
 COUNTS = [name for name, field in SearchConfig.model_fields.items() if field.annotation in (int, int | None)]
 LISTS = [name for name, field in SearchConfig.model_fields.items() if "tuple" in str(field.annotation)]
-PLACES = ("step_model", "ige_model", "ige_online", "fuse_model", "calibration")  # fields that name files and folders
 
 
 def checked(request: SearchRequest, models: Mapping[str, Model], settings: Settings) -> SearchRequest:

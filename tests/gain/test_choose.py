@@ -80,7 +80,18 @@ def test_a_hopeless_jump_is_never_made(choice):
 def test_without_predictions_the_fallback_chooses():
     found = Chooser(Table((1, 1, 2, 2, 3, 6)))
     found.learn(Gains("n", 3, ()))
-    assert found.k("n", 5, 0) == 3 and found.k("gone", 6, 0) == 5 and found.version("n") is None and found.version("gone") is None
+    assert found.k("n", 5, 0) == 3 and found.k("gone", 6, 0) == 5
+    assert found.version("n", 5) is None and found.version("gone", 6) is None
+
+
+def test_where_nothing_is_said_of_the_jumps_that_may_be_made_the_fallback_chooses():
+    found = Chooser(Table((4,) * 8), sizes=(2, 4))
+    found.learn(Gains("n", 3, JUMPS))
+    assert found.k("n", 6, 0) in (2, 4) and found.version("n", 6) == 3
+    found.learn(Gains("n", 3, (Jump(1, 0.0, 0.0), Jump(8, 0.0, 0.0))))
+    assert found.k("n", 6, 0) == 4 and found.k("n", 4, 0) == 2 and found.version("n", 6) is None
+    only = Chooser(Table((8,) * 8), sizes=(8,))
+    assert only.k("n", 6, 0) == 5  # no jump of 8 is left
 
 
 def test_transitions_are_pairs_that_differ_in_k_alone():

@@ -111,6 +111,9 @@ def test_a_run_that_is_cut_off_is_gone_on_with(transitions, tiny_folder, scale, 
     before = (out / "manifest.json").read_text()
     again(tiny_folder, out, scale)  # done: nothing is loaded
     assert (out / "manifest.json").read_text() == before
+    (out / "shard-00001.safetensors").unlink()
+    again(tiny_folder, out, scale)
+    assert (out / "shard-00001.safetensors").is_file() and len(Recorded(out).transitions) == len(whole.transitions)
     with pytest.raises(ValueError, match="holds transitions that were made with other scale; collect into another folder"):
         again(tiny_folder, out, replace(scale, noises=1))
 
@@ -173,6 +176,7 @@ def test_a_state_that_is_there_twice_counts_once(transitions, tmp_path):
         ({"scale": Scale(trajectories=1)}, "needs two trajectories at least, one with noise and one without"),
         ({"scale": Scale(at=(1,))}, "level 1 has nothing to choose; choose from 2 to 8"),
         ({"step_reward": "clip"}, "unknown step reward 'clip'; choose x0, lrm or value"),
+        ({"grid": "bogus"}, "^grid: input should be 'native', .*, not 'bogus'"),
         ({"prompts": [" "]}, "a prompt must not be empty"),
         ({"scale": Scale(schedule="wild")}, "its schedule one of constant, taper, linear, cosine, not 1.2 and wild"),
         ({"scale": Scale(phi=0)}, "phi must be above 0 and at most 1.5"),

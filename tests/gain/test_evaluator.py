@@ -134,6 +134,7 @@ def test_searches_learn_while_they_run(ige, searcher, tmp_path, monkeypatch):
         result = searcher("a red circle", asked, out=tmp_path / run)
         trees.append(result.tree)
     log = [json.loads(line) for line in (tmp_path / "online" / "online.jsonl").read_text().splitlines()]
+    assert online.ReplayBuffer.load(tmp_path / "online" / "buffer.safetensors").total >= log[-1]["transitions"]
     assert log and all(line["kept"] for line in log) and len(list((tmp_path / "online" / "versions").iterdir())) == len(log)
     assert searcher.backend.denoiser.evaluator(str(tmp_path / "online")).newest == log[-1]["version"]
     assert trees[0] == trees[1]  # in this process nothing hangs on timing
@@ -148,12 +149,23 @@ def test_searches_learn_while_they_run(ige, searcher, tmp_path, monkeypatch):
         ({"grid": "trailing"}, "trained for levels 8 and grid native, not levels 8 and grid trailing"),
         ({"jumps": (1, 3)}, "knows jumps of 1, 2, 4, 8 levels, not all of 1, 3"),
         ({"ige_model": None}, "has no IGE of its own; choose one with ige_model"),
-        ({"ige_model": "nowhere"}, "ige_model nowhere holds no IGE that can be read: config.json: No such file"),
+        ({"ige_model": "nowhere"}, "ige_model /.*/nowhere holds no IGE that can be read: config.json: No such file"),
     ],
 )
 def test_what_does_not_fit_a_search_is_refused(trained, searcher, fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         searcher("a red circle", config(trained).model_copy(update=fields))
+
+
+def test_what_fails_in_learning_ends_no_search(ige, searcher, tmp_path, monkeypatch):
+    from mcts_ray.gain import online
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(online.ReplayBuffer, "save", full)
+    result = searcher("a red circle", config(ige, ige_choice="top-m", ige_online=str(tmp_path / "online")))
+    assert result.images and not (tmp_path / "online" / "buffer.safetensors").exists()
 
 
 def test_another_guidance_is_noted(trained, searcher):

@@ -1,6 +1,7 @@
 """The replay buffer, versions, roll-back, and that held-out data stay held out."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -26,9 +27,9 @@ def test_the_buffer_is_bounded_and_comes_back(tmp_path, ige):
     assert len(buffer) == 4 and buffer.total == 6
     assert {row.difference for row in buffer.sample(np.random.default_rng(0), 100)} == {2.0, 3.0, 4.0, 5.0}
     buffer.save(tmp_path / "b.safetensors")
-    again = ReplayBuffer(4)
-    again.load(tmp_path / "b.safetensors")
-    assert list(again._rows) == rows[2:]
+    again = ReplayBuffer.load(tmp_path / "b.safetensors", 4)
+    assert list(again._rows) == rows[2:] and again.total == 6
+    assert ReplayBuffer.load(tmp_path / "none.safetensors").total == 0
 
 
 def test_versions_are_kept_or_rolled_back_and_logged(ige, tmp_path, monkeypatch):
@@ -53,6 +54,28 @@ def test_versions_are_kept_or_rolled_back_and_logged(ige, tmp_path, monkeypatch)
     assert (tmp_path / "online" / "held_out.safetensors").read_bytes() == held_out
     again = OnlineTrainer(folder, every=4)
     assert again.version == 2 and again.attempts == 2 and len(again.buffer) == 4 and not again.due
+
+
+def test_what_short_searches_bring_adds_up(ige, tmp_path):
+    """Three searches that bring less than is needed, in processes of their own and by two at once."""
+    folder = begin_online(str(ige), str(tmp_path / "online"))
+    for number in range(3):
+        trainers = [OnlineTrainer(folder, every=12) for _ in range(2)]
+        for trainer in trainers:
+            trainer.add(transitions(ige, 2))
+        assert trainers[1].due is (number == 2) and trainers[1].buffer.total == 4 * (number + 1)
+    assert OnlineTrainer(folder, every=12).due and len(ReplayBuffer.load(tmp_path / "online" / "buffer.safetensors")) == 12
+
+
+def test_a_line_that_was_cut_off_is_no_attempt(ige, tmp_path):
+    folder = begin_online(str(ige), str(tmp_path / "online"))
+    (tmp_path / "online" / "online.jsonl").write_text('{"version": 1, "kept": fal')
+    trainer = OnlineTrainer(folder, every=2, steps=1, batch=2)
+    trainer.add(transitions(ige, 2))
+    assert trainer.due and trainer.attempts == 0
+    trainer.learn()
+    lines = (tmp_path / "online" / "online.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and json.loads(lines[1])["version"] == 1 and OnlineTrainer(folder).attempts == 1
 
 
 def test_two_trainers_take_turns_at_a_folder(ige, tmp_path, monkeypatch):
@@ -101,8 +124,30 @@ def test_a_folder_for_versions(ige, tmp_path):
     (tmp_path / "taken" / "model.safetensors").write_bytes(b"another")
     with pytest.raises(ValueError, match="goes on from another IGE than ige_model"):
         begin_online(str(ige), taken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "ige", "taken"]  # nothing is left of the making
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/x"):
+        with pytest.raises(ValueError, match=f"ige_online .*{place} cannot be written"):
+            begin_online(str(ige), str(tmp_path / place))
     (ige / "held_out.safetensors").unlink()
     with pytest.raises(ValueError, match="has no held_out.safetensors by which later versions could be judged"):
         begin_online(str(ige), str(tmp_path / "online"))
     with pytest.raises(ValueError, match="has no version 7; it has 0"):
         weights(str(ige), 7)
+    (ige / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no version 0"):
+        begin_online(str(ige), str(tmp_path / "online"))
+
+
+def test_two_begin_at_once(ige, tmp_path, monkeypatch):
+    """One finds that the other has just made the folder."""
+    copy = shutil.copyfile
+
+    def slowly(source, target):
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        begin_online(str(ige), str(tmp_path / "online"))
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", slowly)
+    assert begin_online(str(ige), str(tmp_path / "online")) == str(tmp_path / "online")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ige", "online"]

@@ -39,5 +39,11 @@ def test_collect_train_search(tiny_folder, tmp_path, monkeypatch, capsys):
     search = ["search", "a fox", "--model", str(tiny_folder), "--reward", "jpeg", "--executor", "local", "--algorithm", "mcts", "--levels", "6"]
     assert run([*search, "--budget", "36", "--set", "jump=ige", "--set", "ige_model=ige", "--out", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tree"]["nodes"] > 0
+    online = [*search, "--set", "jump=ige", "--set", "ige_model=ige", "--set", "ige_choice=top-m", "--set"]
+    assert run([*online, "ige_online=p.txt"]) == 2 and "ige_online p.txt cannot be written" in capsys.readouterr().err
+    assert run([*online, "ige_online=o", "--budget", "36", "--out", "s"]) == 0
+    job = json.loads((tmp_path / "s" / "job.json").read_text())
+    assert job["config"]["ige_model"] == job["config"]["ige_online"] == str(tmp_path / "o")
+    capsys.readouterr()
     assert run([*search, "--set", "jump=ige", "--set", "ige_model=ige", "--set", "ige_version=4"]) == 2
     assert "ige_model ige has no version 4; it has 0" in capsys.readouterr().err

@@ -95,3 +95,6 @@ def test_mistakes(transitions, tmp_path):
         train.run(model, transitions, tmp_path / "ige", targets=("beauty",))
     with pytest.raises(ValueError, match="holds no transitions; make some with `mcts-ray train gain --collect`"):
         train.run(model, tmp_path, tmp_path / "ige")
+    (tmp_path / "ige" / "versions").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds versions that searches have made of its IGE online; train into another folder"):
+        train.run(model, transitions, tmp_path / "ige")

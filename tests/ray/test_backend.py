@@ -352,6 +352,7 @@ def test_the_ige_learns_in_the_background(one, trained, tmp_path):  # noqa: F811
     online = by_ige(trained, ige_choice="top-m", ige_online=str(tmp_path / "online"), budget=400, seeds=3)
     for _ in range(4):  # the trainer works in the background; what is left over is learned from in the next search
         one(PROMPTS[0], online)
+        assert (tmp_path / "online" / "buffer.safetensors").exists()
         if (tmp_path / "online" / "online.jsonl").exists():
             break
     assert (tmp_path / "online" / "online.jsonl").read_text()

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from mcts_ray.diffusion.resolve import resolve_model
-from mcts_ray.service.checks import PLACES, checked
+from mcts_ray.checks import PLACES
+from mcts_ray.service.checks import checked
 from mcts_ray.service.models import Job, SearchRequest
 from mcts_ray.service.runner import Lost
 from mcts_ray.service.settings import Settings
