@@ -20,11 +20,13 @@ from mcts_ray.searcher import Searcher
 def carry_out(audit: Audit, report: Report = lambda line: None) -> dict[str, Any]:
     """Do what is left to do and write the figures of all; returns those of audit.json. Ctrl-C loses the group under way alone."""
     design = audit.design
-    open_folder(design.to_dict(), audit.out, FILE, "an audit")
     device = str(resolve_device("auto" if audit.executor == "ray" else audit.device))  # of the judge, in this process
     gold = resolve_reward(as_reward(design.gold), device)
     where = {"executor": audit.executor, "workers": audit.workers, "address": audit.address}
-    with Searcher.from_pretrained(audit.model, audit.device, audit.dtype, **where) as searcher:
+    with Searcher.from_pretrained(audit.model, audit.device, design.dtype, **where) as searcher:
+        for step in design.steps:  # that its network fits the model is seen before anything is measured
+            searcher.backend.plan(list(design.texts[:1]), design.search(step), None)
+        open_folder(design.to_dict(), audit.out, FILE, "an audit")
         data = Collector(design, searcher, gold, audit.out / "groups", report).collect()
     report("measured; working out the figures")
     found, calibrations = summarise(design, data)

@@ -43,7 +43,7 @@ class Design:
     trajectories: finished samples of each prompt, scored at the levels `scored`. siblings: at each of `parents` levels of one
     trajectory of each prompt, `children` states with `completions` each (0: none). pool: (prompts, samples) for best-of-n.
     paths: (prompts, seeds) whose jump paths through `path_levels` levels, by `jumps`, are all walked.
-    weights, reward_weights: what stands for the files of the model, and of guide and gold.
+    weights, reward_weights: what stands for the files of the model, and of guide and gold. dtype: of the model's network.
     """
 
     model: str
@@ -64,6 +64,7 @@ class Design:
     jumps: tuple[int, ...] = (1, 2, 4, 8)
     settings: dict[str, Any] = field(default_factory=dict)
     group: int = 8
+    dtype: str = "fp32"
     weights: str = ""
     reward_weights: str = ""
     version: str = __version__
@@ -72,6 +73,11 @@ class Design:
         """So many whole trajectories; every image is kept, so that gold can judge it."""
         own = {"algorithm": "best-of-n", "levels": levels, "budget": samples * levels, "images": samples, "eta": eta}
         return make_config({**self.settings, **own, "reward": self.reward, "in_flight": IN_FLIGHT})
+
+    def search(self, step: Step) -> SearchConfig:
+        """A search that would go by a step score. ValueError for one that cannot be."""
+        own = {"algorithm": "mcts", "levels": self.levels, "budget": self.levels, "calibration": "none", "reward": self.reward}
+        return make_config({**self.settings, **own, **step.fields()}, f"step score {step.name}: ")
 
     @property
     def guidance(self) -> float:
@@ -103,7 +109,7 @@ class Design:
         """ValueError for what cannot be."""
         self.config(self.levels, self.trajectories, 1.0)
         for step in self.steps:
-            make_config({"algorithm": "mcts", **step.fields()}, f"step score {step.name}: ")
+            self.search(step)
         quiet = [level for level in self.parents if self.branching.angle(level) == 0]
         if quiet:
             raise ValueError(f"children of level {quiet[0]} of {self.levels} would be equal: no noise is added there; choose higher levels")

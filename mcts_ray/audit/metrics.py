@@ -18,6 +18,7 @@ from mcts_ray.compare.figures import best_of
 from mcts_ray.reward.calibrate import FOLDS, fit_map, held_out
 
 BINS = 15
+ALIKE = 1e-18  # of the sum of squares of numbers: that of their deviations, where only rounding tells them apart
 COVERED = 1.959964  # standard deviations of a 95 % interval
 
 
@@ -44,9 +45,10 @@ def check_gold(guide_PN: np.ndarray, gold_PN: np.ndarray) -> None:
 
 def pearson(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:
     """Correlation within each prompt: (P,)."""
-    a, b = (v - v.mean(1, keepdims=True) for v in (np.asarray(score_PN, float), np.asarray(target_PN, float)))
+    score_PN, target_PN = np.asarray(score_PN, float), np.asarray(target_PN, float)
+    a, b = (v - v.mean(1, keepdims=True) for v in (score_PN, target_PN))
     spread = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.divide((a * b).sum(1), spread, out=_nothing((b**2).sum(1) > 0), where=spread > 1e-12)
+    return np.divide((a * b).sum(1), spread, out=_nothing((b**2).sum(1) > ALIKE * (target_PN**2).sum(1)), where=spread > 1e-12)
 
 
 def spearman(score_PN: np.ndarray, target_PN: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mcts_ray.audit.design import (
     parse_size,
     spread_levels,
 )
-from mcts_ray.checks import check_prompts, check_size, default_reward, needs_scenes
+from mcts_ray.checks import canonical, check_prompts, check_size, default_reward, needs_scenes
 from mcts_ray.compare.design import model_key, reward_key
 from mcts_ray.compare.judge import VERIFIER, as_reward
 from mcts_ray.compare.prompts import read_prompt_file
@@ -40,7 +40,6 @@ class Audit:
     out: Path
     calibrate: Path | None = None
     device: str = "auto"
-    dtype: str = "fp32"
     executor: str = "ray"
     workers: int | None = None
     address: str | None = None
@@ -80,7 +79,7 @@ def make_audit(
     gold = gold_or_default(model, gold)
     check_independent(reward, gold)
     source, texts = _prompts(prompts_file, set_name, split, count)
-    _check_calibrate(calibrate, steps, source, texts)
+    _check_calibrate(calibrate, steps, source, [canonical(text) for text in texts] if model == "scenes" else texts)
     at, children, completions = parse_size(siblings, ("levels", "children", "completions"), "--siblings")
     _check_enough(len(texts), trajectories, children, completions)
     design = Design(
@@ -101,11 +100,12 @@ def make_audit(
         path_levels=path_levels,
         settings=_settings(settings),
         group=group,
+        dtype=dtype,
     )
-    return _resolved(design, out, calibrate, device, dtype, executor, workers, address)
+    return _resolved(design, out, calibrate, device, executor, workers, address)
 
 
-def _resolved(design: Design, out: Path, calibrate: Path | None, device, dtype, executor, workers, address) -> Audit:
+def _resolved(design: Design, out: Path, calibrate: Path | None, device, executor, workers, address) -> Audit:
     """The second half: what needs files or the network."""
     design.check()
     steps = tuple(_found(step, design.model) for step in design.steps)
@@ -113,6 +113,8 @@ def _resolved(design: Design, out: Path, calibrate: Path | None, device, dtype, 
     check_prompts(design.texts, scenes or design.gold == VERIFIER)
     check_writable(out, "audit folder")
     if calibrate:
+        if calibrate.is_dir():
+            raise ValueError(f"--calibrate {calibrate} is a folder; name a file in it, as {calibrate / 'calibration.json'}")
         check_writable(calibrate.parent, "folder")
     model = resolve_model(design.model)
     check_size(design.reward, *image_size(model, design.settings.get("height"), design.settings.get("width")))
@@ -124,7 +126,7 @@ def _resolved(design: Design, out: Path, calibrate: Path | None, device, dtype, 
     check_folder(design.to_dict(), out, FILE, "an audit")
     if executor == "ray":
         address = find(address) or "local"
-    return Audit(design, model, out, calibrate, device, dtype, executor, workers, address)
+    return Audit(design, model, out, calibrate, device, executor, workers, address)
 
 
 def _found(step: Step, model: str) -> Step:

@@ -149,7 +149,7 @@ def _siblings(design: Design, data: Data, name: str) -> list[dict[str, Any]]:
 
 
 def _siblings_against(score_PC: np.ndarray, value_PCM: np.ndarray, suffix: str) -> dict[str, Any]:
-    mean_PC = value_PCM.mean(2)
+    mean_PC = value_PCM.mean(2).round(9)  # equal means are to be equal, in whatever order they were added up
     rank_P, pearson_P = metrics.spearman(score_PC, mean_PC), metrics.pearson(score_PC, mean_PC)
     parts = metrics.components(value_PCM)
     ceiling = parts.ceiling_of_means

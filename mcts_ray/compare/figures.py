@@ -51,8 +51,9 @@ def best_of_each(rank_by_PN: np.ndarray, value_PN: np.ndarray) -> np.ndarray:
 
 
 def within_sd(value_PN: np.ndarray) -> float:
-    """Standard deviation of single samples within a prompt, root mean square over prompts."""
-    return float(np.sqrt(value_PN.var(1, ddof=1).mean()))
+    """Standard deviation of single samples within a prompt, root mean square over prompts; 0 for what only rounding tells apart."""
+    found = float(np.sqrt(value_PN.var(1, ddof=1).mean()))
+    return found if found > 1e-9 * np.abs(value_PN).max() else 0.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mcts_ray.fitting.loop import Progress, save
+from mcts_ray.fitting.loop import BEST, Progress, save
 
 
 class EarlyStopping(ABC):
@@ -22,7 +22,7 @@ class EarlyStopping(ABC):
 
     def __init__(self, network: nn.Module, out: Path, resume: bool, patience: int) -> None:
         self._patience = patience
-        self._network, self._file = network, out / "best.pt"
+        self._network, self._file = network, out / BEST
         self._found: dict[str, float] = {}
         self._saved = {"checkpoints": [], "step": None, "score": (), "state": None}
         if resume and self._file.exists():

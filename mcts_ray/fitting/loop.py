@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+BEST = "best.pt"  # what `EarlyStopping` keeps
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -144,11 +146,14 @@ def save(path: Path, state: dict) -> None:
     temporary.replace(path)
 
 
-def check_same_run(out: Path, notes: dict, resume: bool, how: str = "holds a run with other") -> None:
-    """Note in `out` what a run is on. ValueError if it holds a run on something else that is to be gone on with."""
+def check_same_run(out: Path, recipe: Recipe, notes: dict, resume: bool, how: str = "holds a run with other") -> None:
+    """Note in `out` what a run is on, and its recipe. ValueError if it holds a run on something else that is to be gone on with; one that
+    is not to be gone on with is gone from here on, so that nothing of it can be taken for what comes."""
     out.mkdir(parents=True, exist_ok=True)
-    file, notes = out / "run.json", json.loads(json.dumps(notes))
+    file, notes = out / "run.json", json.loads(json.dumps({**notes, **asdict(recipe)}))
     if resume and file.is_file() and (before := json.loads(file.read_text())) != notes:
         what = ", ".join(name for name in notes if before.get(name) != notes[name])
         raise ValueError(f"{out} {how} {what}; train into another folder with --out, or start over with --no-resume")
+    for checkpoint in () if resume else (f"{recipe.name}.pt", BEST):
+        (out / checkpoint).unlink(missing_ok=True)
     file.write_text(json.dumps(notes, indent=2) + "\n")

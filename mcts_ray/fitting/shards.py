@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 MANIFEST = "manifest.json"
 HELD_OUT = 0.1  # share of the prompts
@@ -42,6 +43,17 @@ class Shards:
             raise ValueError(f"{self.folder} lacks {missing[0]}, which its manifest names")
         return [self.folder / name for name in names]
 
+    def read(self, load: Callable[[Path], Any]) -> list[Any]:
+        """What `load` makes of each shard; ValueError for one that is not whole."""
+        found = []
+        for file in self.files:
+            try:
+                found.append(load(file))
+            except SafetensorError as error:
+                how = "put it back as it was, or collect into another folder"
+                raise ValueError(f"{file} is no shard that can be read ({error}); {how}") from None
+        return found
+
     @property
     def key(self) -> str:
         """What stands for the data."""
@@ -64,7 +76,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found["kind"] == kind:
+        if found["kind"] == kind and {"prompts", "shards"} <= found.keys():
             return found
     except (ValueError, KeyError, TypeError):
         pass

@@ -37,7 +37,7 @@ class Recorded(Shards):
 
     @cached_property
     def _tensors(self) -> dict[str, np.ndarray]:
-        parts = [load_file(file) for file in self.files]
+        parts = self.read(load_file)
         tensors = {name: np.concatenate([part[name] for part in parts]) for name in ("features", "key", *FIELDS)}
         _, first = np.unique(tensors["key"], return_index=True)
         return {name: tensor[np.sort(first)] for name, tensor in tensors.items()}

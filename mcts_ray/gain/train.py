@@ -65,7 +65,7 @@ def run(
     kept, held = known.split()
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     config, examples = prepare(known, kept, tuple(targets), width, price)
-    check_same_run(out, {"data": known.key, "targets": list(targets), "width": width, "price": config.price, "seed": seed}, resume)
+    check_same_run(out, recipe, {"data": known.key, "targets": list(targets), "width": width, "price": config.price}, resume)
     torch.manual_seed(seed)
     network = make_network(config)
     _set_units(network, config, examples.take(kept))

@@ -22,9 +22,12 @@ class WeightedSum:
         self.forwards = sum(getattr(reward, "forwards", 0) for reward, _ in self.terms)
 
     def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Scores (N,) of uint8 images (N, H, W, 3)."""
+        """Scores (N,) of uint8 images (N, H, W, 3). ValueError for a term without a score for each image."""
         total_N = np.zeros(len(prompts))
-        for reward, weight in self.terms:
+        for number, (reward, weight) in enumerate(self.terms, 1):
             center, scale = getattr(reward, "center", 0.0), getattr(reward, "scale", 1.0)
-            total_N += weight * (as_array(reward(images_NHWC, prompts)) - center) / scale
+            score_N = as_array(reward(images_NHWC, prompts))
+            if score_N.shape != total_N.shape:
+                raise ValueError(f"term {number} of the sum returned shape {score_N.shape} for {len(prompts)} images")
+            total_N += weight * (score_N - center) / scale
         return total_N

@@ -9,6 +9,8 @@ import pytest
 from mcts_ray import SearchConfig, Searcher, cli
 from mcts_ray.executor.in_process import InProcess
 from mcts_ray.reward.calibrate import Calibration, Level
+from mcts_ray.reward.step import SHIPPED
+from mcts_ray.scenes.prompts import prompts
 
 SMALL = [
     "--executor",
@@ -34,6 +36,7 @@ SMALL = [
 def _in_an_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a photo of a bench\na photo of two clocks\n")
+    Path("loud.txt").write_text("".join(f"{prompt.upper()}.\n" for prompt in prompts("hard", "test")[:2]))
     Path("judges.py").write_text(
         "import numpy as np\n"
         "def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n"
@@ -85,6 +88,15 @@ def test_scenes_with_a_calibration_that_a_search_then_uses(audit, monkeypatch):
     assert audit(*SMALL, "--split", "validation", "--calibrate", "c.json", "--out", "a", "--json")[1] == out
     code, _, err = audit(*SMALL, "--split", "validation", "--out", "a", "--trajectories", 5)
     assert code == 2 and "folder a holds an audit of another design (trajectories differ)" in err
+    code, _, err = audit(*SMALL, "--split", "validation", "--out", "a", "--dtype", "bf16")
+    assert code == 2 and "folder a holds an audit of another design (dtype differ)" in err
+
+
+def test_a_step_model_of_another_generator_is_found_out_before_anything_is_measured(audit, tiny_folder):
+    model = ["--model", tiny_folder, "--reward", "jpeg", "--gold", "judges:dark", "--prompts", "prompts.txt", "--set", "guidance=2"]
+    value = ["--step-reward", "x0", "--step-reward", "value", "--step-model", f"value={SHIPPED / 'value'}"]
+    code, _, err = audit(*SMALL, *model, *value, "--out", "a")
+    assert code == 2 and "value" in err.splitlines()[-1] and not Path("a").exists(), err
 
 
 def test_any_model_and_judges_from_a_module(audit, tiny_folder):
@@ -136,6 +148,8 @@ def test_a_reward_that_is_not_finite(audit, tiny_folder):
         (["--prompts", "prompts.txt", "--set-name", "hard"], "two ways to say the same"),
         (["--model", "nowhere", "--reward", "jpeg"], "no gold judge of its own"),
         (["--executor", "cloud"], "unknown executor"),
+        (["--split", "validation", "--calibrate", "."], "--calibrate . is a folder; name a file in it"),
+        (["--prompts", "loud.txt", "--calibrate", "c.json"], "must not be fitted on test prompts, as those of loud.txt are"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_loaded(audit, monkeypatch, arguments, sentence):

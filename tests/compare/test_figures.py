@@ -61,3 +61,4 @@ def test_prompts_without_a_value_are_left_out():
 
 def test_the_deviation_within_prompts_knows_nothing_of_that_between_them():
     assert within_sd(np.array([[0.0, 2.0], [100.0, 102.0]])) == pytest.approx(np.sqrt(2))
+    assert within_sd(np.full((2, 7), 0.7)) == 0 and within_sd(1e-6 * np.arange(6.0).reshape(2, 3)) > 0

@@ -21,6 +21,7 @@ from mcts_ray.config import SearchConfig
 from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.reward.lrm.layout import read_json
 
+MANIFEST, SCORES = "manifest.jsonl", "scores.jsonl"
 GROUP = 16  # prompts whose images are made together
 MARGIN = 0.25  # of the scores' standard deviation within prompts: images closer than that are a tie
 
@@ -82,7 +83,7 @@ def run(
     _add(out, _rendered(renders, seed), renderer, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
     records = scores_of(out)
     pairs = pair_up(records)
-    _replace(out / "manifest.jsonl", pairs)
+    _replace(out / MANIFEST, pairs)
     report(f"{len(pairs)} pairs of {len(records)} prompts, {sum(pair['tie'] for pair in pairs)} of them ties")
     return out
 
@@ -125,8 +126,10 @@ def _rendered(count: int, seed: int) -> list[str]:
 
 def _open(out: Path, depends: dict) -> None:
     """Make the folder; ValueError if it holds images that were made in another way, or does not tell in which."""
-    (out / "images").mkdir(parents=True, exist_ok=True)
     file = out / "collect.json"
+    if not file.is_file() and ((out / MANIFEST).exists() or any(out.glob("**/*.parquet"))):
+        raise ValueError(f"{out} holds pairs that were not made by --collect; collect into another folder")
+    (out / "images").mkdir(parents=True, exist_ok=True)
     if file.is_file() and (before := read_json(str(out), file)) != depends:
         what = ", ".join(name for name in depends if before.get(name) != depends[name])
         raise ValueError(f"{out} holds images that were made with another {what}; collect into another folder")
@@ -147,10 +150,10 @@ def scored(folder: Path, **trajectories: str) -> list[dict]:
 
 def scores_of(out: Path) -> list[dict]:
     """A record for each prompt: it, the files of its images, and their scores. ValueError naming a line that holds none."""
-    file = out / "scores.jsonl"
+    file = out / SCORES
     if not file.is_file():
         return []
-    return [_record(line, f"line {number} of {file}") for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)]
+    return [_record(line, f"line {number} of {file}") for number, line in enumerate(file.read_text("utf-8").split("\n"), 1) if line]
 
 
 def _record(line: str, where: str) -> dict:
@@ -177,7 +180,7 @@ def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, scor
             Image.fromarray(image).save(out / name)
         finite = [(name, float(score)) for name, score in zip(names, scores) if np.isfinite(score)]
         records.append({"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]})
-    _replace(out / "scores.jsonl", records)
+    _replace(out / SCORES, records)
 
 
 def _replace(file: Path, records: Sequence[dict]) -> None:

@@ -115,7 +115,7 @@ def _manifest(folder: Path) -> Iterator[Row]:
     file = folder / "manifest.jsonl"
     read = lru_cache(64)(lambda name: (folder / name).read_bytes())  # an image comes again in the next pairs of its prompt
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # other separators may be in a prompt
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as text in UTF-8 ({type(error).__name__})") from None
     for number, line in enumerate(lines, 1):

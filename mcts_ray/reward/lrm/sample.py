@@ -35,19 +35,24 @@ class Sampler:
     def __call__(self, prompts: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """`count` images of each prompt, uint8 (P, N, H, W, 3), and their scores (P, N), NaN where there is none.
 
-        ValueError if there is none at all. An image hangs on `seed`, its prompt and its number alone.
+        ValueError if there is none at all. A sample that fails, as one that is not finite, has a black image and no score. An image hangs
+        on `seed`, its prompt and its number alone.
         """
         ids = [f"{seed}/{prompt}/{n}" for prompt in prompts for n in range(count)]
         texts = [prompt for prompt in prompts for _ in range(count)]
         self._engine.submit(map(self._work, texts, ids))
-        latents: dict[str, torch.Tensor] = {}
+        latents: dict[str, torch.Tensor | None] = {}
+        failed = None
         while not self._engine.idle:
             for walked in self._engine.step():
-                if walked.error:
-                    raise RuntimeError(f"a sample failed: {walked.error}")
                 latents[walked.work.id] = walked.latent
-        images_NHWC = self._decoder.decode(torch.stack([latents[id] for id in ids]))
-        scores = finite_scores(self._reward.score(images_NHWC, texts))
+                failed = walked.error or failed
+        there = [place for place, id in enumerate(ids) if latents[id] is not None]
+        if not there:
+            raise ValueError(f"all {len(ids)} samples failed; the last one: {failed}")
+        made_NHWC = self._decoder.decode(torch.stack([latents[ids[place]] for place in there]))
+        images_NHWC, scores = np.zeros((len(ids), *made_NHWC.shape[1:]), np.uint8), np.full(len(ids), np.nan)
+        images_NHWC[there], scores[there] = made_NHWC, finite_scores(self._reward.score(made_NHWC, [texts[place] for place in there]))
         shape = (len(prompts), count)
         return images_NHWC.reshape(*shape, *images_NHWC.shape[1:]), scores.reshape(shape)
 

@@ -68,7 +68,7 @@ def run(
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
     levels = levels or (LEVELS_OF_SCENES if found.name == "scenes" else LEVELS)
     notes = {"model": found.name, "data": pairs.fingerprint, "levels": levels}
-    check_same_run(out, notes, resume, "holds a training run that differs in")
+    check_same_run(out, recipe, notes, resume, "holds a training run that differs in")
     tell = partial(report, "lrm") if report else None
     latents = encoded(pairs, pipe.vae, _size(pipe), out, _telling(tell, recipe, len(pairs.images)))
     known = Data(pairs, latents, Levels.from_scheduler(pipe.scheduler, levels), Words.of_pipeline(pipe), pipe.unet.device)

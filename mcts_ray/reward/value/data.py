@@ -73,7 +73,7 @@ class Trajectories(Shards):
     @cached_property
     def shards(self) -> list[dict[str, torch.Tensor]]:
         """The tensors of every shard, mapped into memory."""
-        return [load_file(file) for file in self.files]
+        return self.read(load_file)
 
     @cached_property
     def groups(self) -> list[Group]:

@@ -108,9 +108,9 @@ class Collector:
     def shard(self, prompts: Sequence[str], first: int, trajectories: int, at: Sequence[int] | None) -> dict[str, torch.Tensor]:
         """The tensors of a shard: all trajectories of some prompts, numbered from `first`. ValueError if no image gets a reward."""
         ends = list(self._walk(prompts, first, trajectories, at))
-        rows = self.recorder.rows()
         if not ends:
             raise ValueError(f"none of {len(prompts) * trajectories} images got a reward; the last one: {self._refused}")
+        rows = self.recorder.rows()
         order = sorted(
             (w.prompt, -level, w.trajectory, ticket, w.eta, reward, end)
             for end, (w, reward, notes, _) in enumerate(ends)
@@ -142,6 +142,7 @@ class Collector:
 
     def _judged(self, finished, walkers) -> Iterator[End]:
         whole = [unit for unit in finished if unit.latent is not None]
+        self._refused = next((unit.error for unit in finished if unit.error), self._refused)
         if not whole:
             return
         images_NHWC = self.decoder.decode(torch.stack([unit.latent for unit in whole]))

@@ -64,7 +64,10 @@ class Renoised:
         for record in records:
             files, text = [folder / file for file in record["images"]], record["prompt"]
             if text not in left_out and len(files) > 1:
-                index = np.array([place[digest(file.read_bytes())] for file in files])
+                index = np.array([place.get(digest(file.read_bytes()), -1) for file in files])
+                if index.min() < 0:
+                    same = "the same `mcts-ray train reward --kind lrm --collect`"
+                    raise ValueError(f"the collection in {folder} was cut off; go on with {same}")
                 self._prompts.append(Images(text, index, np.array(record["scores"]), _verdicts(reward, files, text, tokens)))
         if not self._prompts:
             raise ValueError(f"all prompts of the images in {folder} are held out; make images of others too")

@@ -31,6 +31,8 @@ from torch.nn import functional as F
 
 from mcts_ray.fitting.early import EarlyStopping
 from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
+from mcts_ray.reward.lrm.collect import SCORES
+from mcts_ray.reward.lrm.pairs import digest
 from mcts_ray.reward.value.data import Batch, Group, Trajectories, joined
 from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
@@ -43,6 +45,7 @@ RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay
 PATIENCE = 5  # checkpoints without a better one after which training ends
 WATCHED = 1024  # held-out groups that are looked at for it
 RECORDED, RENEWED = 8, 12  # groups of a batch where there are images to make noisy: recorded ones, and of those images
+ALIKE = 1e-6  # of the rewards, up to which their spread is that of rounding
 SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
@@ -87,7 +90,8 @@ def run(
     center, scale = _units(known, network, kept, seed)
     watch = Watch(known, network, held, center, scale, out, resume)
     notes = {"images": str(images)} if images else {}
-    check_same_run(out, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **notes}, resume)
+    shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
+    check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
     again = _renoised(images, known, held, out, device) if images else None
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -186,7 +190,7 @@ def _units(data: Trajectories, network: ValueNetwork, groups: list[Group], seed:
     """Center and scale of the training rewards; the network is given those of its feature maps, channel by channel."""
     rewards = torch.cat([data.shards[group.shard]["reward"][group.start : group.stop] for group in groups])
     scale = rewards.std().item() if len(rewards) > 1 else 0.0
-    if not scale:
+    if scale <= ALIKE * rewards.abs().max():
         raise ValueError(f"all trajectories in {data.folder} have the same reward, from which nothing can be learned")
     index = np.random.default_rng([seed, 1]).permutation(len(groups))[:SAMPLE]
     batch = data.batch([groups[i] for i in index])

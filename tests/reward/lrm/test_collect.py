@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -94,3 +95,35 @@ def test_the_verifier_labels_nothing():
     for file in Path(package.__file__).parent.glob("*.py"):
         imported = [ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
         assert not any("verify" in line for line in imported), file
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "deep/pairs.parquet"])
+def test_pairs_of_the_users_own_are_not_written_over(tiny_folder, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="holds pairs that were not made by --collect; collect into another folder"):
+        collect(tiny_folder, tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_sample_that_fails_has_no_score_and_stops_nothing(tiny_folder, tmp_path, monkeypatch):
+    from mcts_ray.diffusion import engine
+
+    step, failing = engine.Engine.step, {"a fox"}
+
+    def fail(self):
+        nothing = {"latent": None, "error": "its latent is not finite"}
+        return [replace(walked, **nothing) if walked.work.setting.prompt in failing else walked for walked in step(self)]
+
+    monkeypatch.setattr(engine.Engine, "step", fail)
+    out = collect(tiny_folder, tmp_path)
+    assert [record["prompt"] for record in scores_of(out)] == ["a hen"]
+    failing.add("a hen")
+    with pytest.raises(ValueError, match="all 3 samples failed; the last one: its latent is not finite"):
+        collect(tiny_folder, tmp_path / "all", prompts=["a hen"])
+
+
+def test_a_line_ends_at_its_end_alone(tiny_folder, tmp_path):
+    """A prompt may hold what str.splitlines takes for the end of a line."""
+    out = collect(tiny_folder, tmp_path, prompts=["a fox\u2028and a hen", "a hen"])
+    assert len(read_pairs(out)) == 6 and [record["prompt"] for record in scores_of(out)] == ["a fox\u2028and a hen", "a hen"]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,3 +88,13 @@ def test_scenes_have_training_prompts_of_their_own():
     assert set(chosen) == {*prompts("medium", "train"), *prompts("hard", "train")} and len(chosen) == 2000
     assert collection_prompts("scenes", "scenes", None, 3) == chosen[:3]
     assert collection_prompts("scenes", "scenes", ["A red ring", "a red ring"], None) == ["a red ring"]
+
+
+def test_a_generator_whose_samples_all_fail_is_one_sentence(tiny_folder, tmp_path, monkeypatch):
+    from mcts_ray.diffusion import engine
+
+    step = engine.Engine.step
+    nothing = {"latent": None, "error": "its latent is not finite", "scores": ()}
+    monkeypatch.setattr(engine.Engine, "step", lambda self: [replace(walked, **nothing) for walked in step(self)])
+    with pytest.raises(ValueError, match="none of 4 images got a reward; the last one: its latent is not finite"):
+        collect.run(str(tiny_folder), "jpeg", PROMPTS[:1], tmp_path, **OPTIONS)

@@ -1,6 +1,7 @@
 """Scored images made noisy again, beside recorded trajectories."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def test_images_of_others_are_refused(images, collected, tmp_path, name):
     (tmp_path / "collect.json").write_text(json.dumps({**json.loads((images / "collect.json").read_text()), name: "other"}))
     with pytest.raises(ValueError, match=f"are of {name} other, the trajectories of "):
         make(tmp_path, collected, tmp_path)
+
+
+def test_images_that_are_in_no_pair_yet_are_refused(images, collected, tmp_path):
+    """A collection that is being added to has scores first, pairs at the end."""
+    cut = shutil.copytree(images, tmp_path / "cut")
+    lines = (cut / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (cut / "manifest.jsonl").write_text("".join(line for line in lines if "a hen" not in line))
+    with pytest.raises(ValueError, match="was cut off; go on with the same `mcts-ray train reward --kind lrm --collect`"):
+        make(cut, collected, tmp_path)
 
 
 def test_a_folder_without_images_is_refused(collected, tmp_path):

@@ -1,11 +1,13 @@
 """From recorded trajectories to a head that searches use."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mcts_ray import SearchConfig, Searcher
 from mcts_ray.reward.value.train import RECIPE, likelihood, ranking, run
@@ -72,6 +74,29 @@ def test_training_ends_when_held_out_prompts_gain_no_more(collected, tiny_folder
     assert json.loads((tmp_path / "metrics.json").read_text())["best_step"] == 2
     run(str(tiny_folder), collected, tmp_path, steps=30, **fields)  # it is over
     assert torch.load(tmp_path / "value.pt", weights_only=True)["step"] == 6
+    for change in ({"seed": 5}, {"steps": 40}):
+        with pytest.raises(ValueError, match=f"holds a run with other {next(iter(change))}; train into another folder"):
+            run(str(tiny_folder), collected, tmp_path, **{"steps": 30} | fields | change)
+
+
+def test_a_run_that_was_started_over_and_cut_off_is_not_the_one_before(collected, tiny_folder, tmp_path):
+    """Cut off before its first checkpoint, it has nothing: what the run before had must not pass for it."""
+    from mcts_ray.reward.value import train
+
+    class Cut(Exception):
+        pass
+
+    def cut(*_):
+        raise Cut
+
+    run(str(tiny_folder), collected, tmp_path, steps=10, **QUICK)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(train, "loss_of", cut)
+        run(str(tiny_folder), collected, tmp_path, steps=10, seed=3, resume=False, **QUICK)
+    assert not (tmp_path / "value.pt").exists() and not (tmp_path / "best.pt").exists()
+    run(str(tiny_folder), collected, tmp_path, steps=10, seed=3, **QUICK)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
 
 
 def test_what_cannot_be_is_one_sentence(head, collected, tiny_folder, tmp_path):
@@ -81,6 +106,23 @@ def test_what_cannot_be_is_one_sentence(head, collected, tiny_folder, tmp_path):
         run(str(tiny_folder), collected, head[0], steps=30, **QUICK | {"width": 32})
     with pytest.raises(ValueError, match="holds no trajectories"):
         run("scenes", tmp_path / "none", tmp_path, steps=1)
+    torn = shutil.copytree(collected, tmp_path / "torn")
+    shard = torn / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="shard-00000.safetensors is no shard that can be read"):
+        run(str(tiny_folder), torn, tmp_path / "out", steps=1, **QUICK)
+    (torn / "manifest.json").write_text('{"kind": "trajectories"}')
+    with pytest.raises(ValueError, match="is no manifest of trajectories; choose another folder"):
+        run(str(tiny_folder), torn, tmp_path / "out", steps=1, **QUICK)
+
+
+def test_rewards_that_differ_by_rounding_alone_teach_nothing(collected, tiny_folder, tmp_path):
+    flat = shutil.copytree(collected, tmp_path / "flat")
+    tensors = load_file(flat / "shard-00000.safetensors")
+    tensors["reward"] = torch.full_like(tensors["reward"], 0.1)
+    save_file(tensors, flat / "shard-00000.safetensors")
+    with pytest.raises(ValueError, match="have the same reward, from which nothing can be learned"):
+        run(str(tiny_folder), flat, tmp_path / "out", steps=1, **QUICK)
 
 
 def test_likelihood_is_least_at_the_truth_and_its_variance():
