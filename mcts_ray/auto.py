@@ -17,7 +17,9 @@ CALLS = LEVELS / K  # of a trajectory by such jumps
 LONG = 10  # calls of a trajectory, up to which its jumps count as long ones
 RICH = 7.5  # trajectories from which on the tree was ahead: 2 times T (measured at 2, 4, 8 and 16)
 TREE = {"phi_schedule": "constant", "phi": 1.2, "branchings": 12}
-RESULTS = "benchmarks/results/quality-mcts-4.json"
+FEW = 60  # trajectories below which an eighth of them in flight is too few for a batch: 16 times T
+SHARE = 0.5  # in flight there, which finds as much
+RESULTS = "benchmarks/results/quality-mcts-5.json"
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,18 @@ def choose(config: SearchConfig, model: str, reward: str | ImageReward | None = 
     if calls > LONG:
         why = f"with k = {k} a trajectory has {calls} calls, and on such long ones no tree was better; leave k out for longer jumps"
         return Choice(_with(config, {"algorithm": "best-of-n"}), f"auto takes best-of-n: {why}")
+    if config.max_decodes is not None:
+        why = "a tree decodes a quarter to a half more images than best-of-n for the same calls, and max_decodes bounds these"
+        return Choice(_with(config, update | {"algorithm": "best-of-n"}), f"auto takes best-of-n with long jumps: {why}")
     if affordable < RICH:
         why = f"the budget pays for {affordable:.3g} trajectories of {calls} calls, and a tree was better from {RICH} on ({RESULTS})"
         return Choice(_with(config, update | {"algorithm": "best-of-n"}), f"auto takes best-of-n with long jumps: {why}")
-    update |= {name: value for name, value in TREE.items() if name not in config.model_fields_set}
+    tree = TREE | ({"in_flight_share": SHARE} if affordable < FEW else {})
+    update |= {name: value for name, value in tree.items() if name not in config.model_fields_set}
     here = "" if (config.levels, k) == (LEVELS, K) else f"; T = {config.levels} and k = {k} were not measured themselves"
     why = (
         f"auto takes mcts with long jumps and strong noise: with T = {LEVELS} and k = {K}, at 2, 4, 8 and 16 times T "
-        f"(here {config.spendable / config.levels:.3g}) best-of-n with the same jumps needs 1.4 [1.1, 1.9], 1.2 [.88, 1.6], "
+        f"(here {config.spendable / config.levels:.3g}) best-of-n with the same jumps needs 1.3 [1.1, 1.8], 1.4 [1.1, 2.0], "
         f"2.0 [1.2, > 4.3] and > 2.1 [1.1, > 2.1] times the compute for as much gold on 100 hard test prompts of scenes ({RESULTS}){here}"
     )
     return Choice(_with(config, update | {"algorithm": "mcts"}), why)

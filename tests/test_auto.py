@@ -15,13 +15,19 @@ from mcts_ray.cli import app, run
 def test_on_scenes_it_takes_trajectories_of_about_eight_calls(levels, k, calls, trajectories, algorithm):
     choice = choose(SearchConfig(algorithm="auto", levels=levels, budget=trajectories * calls), "scenes")
     assert choice.config.algorithm == algorithm and choice.config.k == k and choice.config.trajectory_nfe == calls
-    assert "quality-mcts-4.json" in choice.why
+    assert "quality-mcts-5.json" in choice.why
 
 
 @pytest.mark.parametrize("times, algorithm", [(1, "best-of-n"), (2, "mcts"), (4, "mcts"), (8, "mcts"), (16, "mcts")])
 def test_at_the_budgets_that_were_measured_it_takes_what_was_better_there(times, algorithm):
     choice = choose(SearchConfig(algorithm="auto", budget=30 * times), "scenes")
     assert choice.config.algorithm == algorithm and "not measured" not in choice.why
+
+
+@pytest.mark.parametrize("times, share", [(2, 0.5), (4, 0.5), (8, 0.5), (16, 0.125), (32, 0.125)])
+def test_small_trees_have_half_of_their_budget_in_flight(times, share):
+    assert choose(SearchConfig(algorithm="auto", budget=30 * times), "scenes").config.in_flight_share == share
+    assert choose(SearchConfig(algorithm="auto", budget=30 * times, in_flight_share=0.3), "scenes").config.in_flight_share == 0.3
 
 
 def test_it_says_what_was_not_measured():
@@ -35,6 +41,7 @@ def test_it_says_what_was_not_measured():
         ({"grid": "ays", "levels": 10, "budget": 240}, "no tree has been shown to be better where grid is set"),
         ({"jump": "ige"}, "where jump is set"),
         ({"eta": 1.0}, "where eta is set"),
+        ({"max_decodes": 6}, "a quarter to a half more images than best-of-n"),
         ({"reward": "jpeg"}, "searches by jpeg were not compared"),
     ],
 )
