@@ -28,8 +28,8 @@ MEANING = {
     "ece": "calibration error of sigmoid(score difference / temperature) for pairs, 15 bins; temperature fitted per level; "
     "brier: its Brier score",
     "spread": "standard deviation of the score within a prompt (root mean square over prompts)",
-    "r2": "of the calibrated reward on prompts it was not fitted to, over a predictor that knows the level alone; r2_within: prompt means "
-    "taken out; coverage: share of rewards in its 95 % interval",
+    "r2": "of the reward by a line through the score, on prompts it was not fitted to, over a predictor that knows the level alone; "
+    "r2_within: prompt means taken out; coverage: share of rewards in its 95 % interval",
     "intercept": "of the line through score and reward at this level: reward at the mean score, and slope; their drift over levels "
     "is why raw scores of different levels must not be compared",
     "kept_quarter": "chance that the best sample by guide is among the best quarter by score; kept_half: likewise",
