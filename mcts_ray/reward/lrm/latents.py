@@ -14,8 +14,11 @@ import torch
 from PIL import Image
 
 from mcts_ray.diffusion.adapters.vae import scaled
+from mcts_ray.report.share import replacing
 from mcts_ray.reward.lrm.pairs import Pairs, decode, digest, rows
 
+COUNT = ".count"  # how many images are in an unfinished file
+KEPT = 256  # images after which that is noted
 PIXELS = 2**18  # per call of the encoder: one image of 512 x 512, 64 of 64 x 64
 
 
@@ -23,7 +26,8 @@ def encoded(pairs: Pairs, vae, size: tuple[int, int], folder: Path, report: Call
     """Latents (N, C, H, W) in fp16, scaled as the U-Net sees them: the mode of the posterior. A memory map of a file in `folder`.
 
     size: (height, width) in pixels that images are brought to, the shorter side first and then cut about the centre.
-    report: called with the number of images encoded. The file's name tells images, autoencoder and size apart from others.
+    report: called with the number of images encoded. The file's name tells images, autoencoder and size apart from others. Where a call
+    was cut off, the next one goes on.
     """
     path = folder / f"latents-{_key(pairs, vae, size)}.npy"
     if not path.exists():
@@ -31,22 +35,28 @@ def encoded(pairs: Pairs, vae, size: tuple[int, int], folder: Path, report: Call
         partial = path.with_suffix(".partial")
         _encode_all(pairs, vae, size, partial, report)
         partial.replace(path)
+        path.with_suffix(COUNT).unlink()
     return np.load(path, mmap_mode="r")
 
 
 @torch.no_grad()
 def _encode_all(pairs: Pairs, vae, size: tuple[int, int], path: Path, report: Callable[[int], None] | None) -> None:
-    batch = max(1, PIXELS // (size[0] * size[1]))
-    out, images = None, _distinct(pairs, size)
-    for at in range(0, len(pairs.images), batch):
+    batch, count = max(1, PIXELS // (size[0] * size[1])), path.with_suffix(COUNT)
+    done = int(count.read_text()) if path.exists() and count.exists() else 0
+    out, images = np.load(path, mmap_mode="r+") if done else None, _distinct(pairs, size, done)
+    while done < len(pairs.images):
         images_NHWC = np.stack([image for _, image in zip(range(batch), images)])
         latent_NCHW = encode(vae, torch.from_numpy(images_NHWC)).half().cpu().numpy()
         if out is None:
             out = np.lib.format.open_memmap(path, "w+", np.float16, (len(pairs.images), *latent_NCHW.shape[1:]))
-        out[at : at + len(latent_NCHW)] = latent_NCHW
+        out[done : done + len(latent_NCHW)] = latent_NCHW
+        done += len(latent_NCHW)
+        if done >= len(pairs.images) or done // KEPT > (done - len(latent_NCHW)) // KEPT:
+            out.flush()
+            with replacing(count) as unfinished:
+                unfinished.write_text(str(done))
         if report:
-            report(at + len(latent_NCHW))
-    out.flush()
+            report(done)
 
 
 def encode(vae, images_NHWC: torch.Tensor) -> torch.Tensor:
@@ -55,9 +65,9 @@ def encode(vae, images_NHWC: torch.Tensor) -> torch.Tensor:
     return scaled(vae, vae.encode(x_NCHW).latent_dist.mode().float())
 
 
-def _distinct(pairs: Pairs, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Every image once, in the order of `pairs.images`."""
-    seen: set[str] = set()
+def _distinct(pairs: Pairs, size: tuple[int, int], first: int) -> Iterator[np.ndarray]:
+    """Every image once, in the order of `pairs.images`, from number `first` on."""
+    seen = set(pairs.images[:first])
     for row in rows(pairs.path):
         for data in row.images:
             name = digest(data)

@@ -32,6 +32,25 @@ def test_latents_are_the_scaled_mode_and_are_made_once(vae, tmp_path, monkeypatc
     assert np.array_equal(encoded(pairs, vae, (32, 32), tmp_path / "out"), latents)
 
 
+def test_encoding_that_was_cut_off_goes_on(vae, tmp_path, monkeypatch):
+    from mcts_ray.reward.lrm import latents
+
+    monkeypatch.setattr(latents, "PIXELS", 1)  # an image a call
+    monkeypatch.setattr(latents, "KEPT", 1)
+    pairs = read_pairs(write_folder(tmp_path / "pairs", ROWS))
+    whole, made = np.array(encoded(pairs, vae, (32, 32), tmp_path / "whole")), []
+
+    def cut(count):
+        made.append(count)
+        if made == [1, 2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoded(pairs, vae, (32, 32), tmp_path / "out", cut)
+    assert np.array_equal(encoded(pairs, vae, (32, 32), tmp_path / "out", cut), whole) and made == [1, 2, 3]
+    assert [file.suffix for file in (tmp_path / "out").iterdir()] == [".npy"]
+
+
 @torch.no_grad()
 def test_latents_have_the_mean_and_the_spread_of_the_autoencoder():
     vae = tiny_pipeline().vae.eval()
