@@ -100,12 +100,15 @@ def train_reward(
     images: Annotated[Optional[int], typer.Option(min=2, help="With --collect for lrm: images of each prompt. [8]")] = None,
     renders: Annotated[Optional[int], typer.Option(min=0, help="With --collect for lrm: further captions of scenes whose images are rendered.")] = None,
     trajectories: Annotated[Optional[int], typer.Option(min=2, help="With --collect for value: of each prompt, half with noise. [8]")] = None,
+    levels: Annotated[Optional[int], typer.Option(min=2, help="With --collect: T. [lrm 20, value 30]")] = None,
+    guidance: Annotated[Optional[float], typer.Option(min=1, help="With --collect: guidance scale. [the model's]")] = None,
+    limit: Annotated[Optional[float], typer.Option(min=0, metavar="GB", help="With --collect for value: what may be written. [8]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> int:
     """Train a step score: a reward of noisy states, for searches with step_reward lrm or value."""
     from mcts_ray.training import make_training
 
-    amounts = dict(count=count, images=images, renders=renders, trajectories=trajectories)
+    amounts = dict(count=count, images=images, renders=renders, trajectories=trajectories, levels=levels, guidance=guidance, limit=limit)
     run = dict(steps=steps, seed=seed, resume=resume, threads=threads, reward=reward)
     where = dict(model=model, pairs=pairs, data=data, out=out, device=device, collect=collect, prompts_file=prompts)
     training = make_training(kind, amounts=amounts, **where, **run)
@@ -146,6 +149,8 @@ def train_gain(
     step_reward: Annotated[Optional[str], typer.Option(help="With --collect: scores of reward_rate: x0, lrm or value. [x0]")] = None,
     step_model: Annotated[Optional[str], typer.Option(help="With --collect: folder of the lrm or value network.")] = None,
     trunk: Annotated[Optional[str], typer.Option(metavar="DIR", help="With --collect: a value head to be read in place of pooled features.")] = None,
+    guidance: Annotated[Optional[float], typer.Option(min=1, help="With --collect: guidance scale. [the model's]")] = None,
+    limit: Annotated[Optional[float], typer.Option(min=0, metavar="GB", help="With --collect: what may be written. [4]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the folder as JSON.")] = False,
 ) -> int:
     """Train the Information Gain Evaluator, which chooses jump sizes (jump ige), and the table of best jumps."""
@@ -155,6 +160,7 @@ def train_gain(
     learning = dict(out=out, steps=steps, price=price)
     collecting = dict(reward=reward, count=count, trajectories=trajectories, states=states, noises=noises, stride=stride)
     collecting |= dict(phi=phi, schedule=schedule, levels=levels, grid=grid, step_reward=step_reward, step_model=step_model, trunk=trunk)
+    collecting |= dict(guidance=guidance, limit=limit)
     training = make_gain_training(**run, **learning, **collecting)
     from mcts_ray.report.terminal import training_line
 

@@ -12,7 +12,7 @@ from mcts_ray.report.run import check_writable
 from mcts_ray.request import read_prompts
 
 DATA = {"lrm": "--pairs", "value": "--data"}  # kinds of step score, and where each has its training data
-OF_KIND = {"images": "lrm", "renders": "lrm", "trajectories": "value"}  # options of the collection for one of them
+OF_KIND = {"images": "lrm", "renders": "lrm", "trajectories": "value", "limit": "value"}  # options of the collection for one of them
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Training:
     collect: bool
     reward: str | None
     prompts: list[str] | None
-    amounts: dict[str, int]
+    amounts: dict[str, float]
     images: Path | None = None
 
     def carry_out(self, report: Callable[..., None]) -> Path:
@@ -58,7 +58,7 @@ def make_training(
     device: str,
     collect: bool,
     prompts_file: Path | None,
-    amounts: dict[str, int | None],
+    amounts: dict[str, float | None],
     steps: int | None,
     reward: str | None,
     **rest,

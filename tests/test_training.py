@@ -37,6 +37,8 @@ def mcts_ray(tmp_path, monkeypatch, capsys):
         (["--kind", "lrm", "--pairs", "p", "--out", "o", "--prompts", "p.txt"], "--prompts is an option with --collect"),
         (["--kind", "lrm", "--pairs", "p", "--out", "o", "--images", 3], "--images is an option with --collect"),
         (["--kind", "value", "--data", "d", "--out", "o", "--count", 3], "--count is an option with --collect"),
+        (["--kind", "lrm", "--pairs", "p", "--collect", "--limit", 3], "--limit is an option of --kind value with --collect"),
+        (["--kind", "value", "--data", "d", "--out", "o", "--levels", 3], "--levels is an option with --collect"),
         (["--kind", "lrm", "--pairs", "p", "--collect", "--out", "o"], "--out is an option without --collect; leave it out"),
         (["--kind", "value", "--data", "d", "--collect", "--steps", 3], "--steps is an option without --collect"),
         (["--kind", "value", "--data", "d", "--collect", "--trajectories", 1], "--trajectories"),
@@ -78,11 +80,12 @@ def test_the_value_head_is_collected_and_trained_by_its_own_package(mcts_ray, ti
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "mcts_ray.reward.value", ModuleType("mcts_ray.reward.value"))
     common = ["--kind", "value", "--model", tiny_folder, "--data", "d"]
-    assert mcts_ray(*common, "--collect", "--reward", "jpeg", "--trajectories", 7, "--seed", 3)[0] == 0
+    assert mcts_ray(*common, "--collect", "--reward", "jpeg", "--trajectories", 7, "--seed", 3, "--guidance", 2, "--limit", 9)[0] == 0
     (tmp_path / "d").mkdir(exist_ok=True)
     assert mcts_ray(*common, "--out", "o", "--steps", 5, "--no-resume", "--device", "cpu")[0] == 0
     (_, collected, how), (_, trained, options) = calls
     assert [str(value) for value in collected] == [str(tiny_folder), "jpeg", "None", "d"]
-    assert set(how) == {"trajectories", "seed", "device", "threads", "report"} and how["trajectories"] == 7 and how["seed"] == 3
+    assert set(how) == {"trajectories", "guidance", "limit", "seed", "device", "threads", "report"}
+    assert (how["trajectories"], how["guidance"], how["limit"], how["seed"]) == (7, 2, 9, 3)
     assert [str(value) for value in trained] == [str(tiny_folder), "d", "o"]
     assert set(options) == {"steps", "seed", "resume", "device", "threads", "report"} and not options["resume"]

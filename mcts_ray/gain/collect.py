@@ -84,7 +84,8 @@ def run(
     states = scale.trajectories * (len(set(scale.at)) if scale.at else scale.states) * len(texts)
     total = states * (2 * collector.facts["features"] + ROW) / 1e9
     if total > limit:
-        raise ValueError(f"{states} states would write {total:.1f} GB to {out}, more than the limit of {limit:g}")
+        more = "take fewer prompts, or allow more with --limit"
+        raise ValueError(f"{states} states would write {total:.1f} GB to {out}, more than the limit of {limit:g}; {more}")
     _collect(collector, before or {"kind": "transitions", **depends, **collector.facts, "shards": [], "counts": {}}, out, report)
     return out
 

@@ -13,7 +13,7 @@ from mcts_ray.report.run import check_writable
 from mcts_ray.request import read_prompts
 
 AMOUNTS = ("trajectories", "states", "noises", "stride", "phi", "schedule")  # of `mcts_ray.gain.record.Scale`
-COLLECTS = ("reward", "count", *AMOUNTS, "step_reward", "step_model", "trunk", "levels", "grid")
+COLLECTS = ("reward", "count", *AMOUNTS, "step_reward", "step_model", "trunk", "levels", "grid", "guidance", "limit")
 TRAINS = ("out", "steps", "price")
 
 

@@ -12,6 +12,7 @@ from mcts_ray.cli import run
     [
         ([], "--out is missing"),
         (["--out", "o"], "there are no transitions at d; make some with --collect"),
+        (["--out", "o", "--limit", "2"], "--limit is an option with --collect; leave it out"),
         (["--out", "o", "--noises", "2"], "--noises is an option with --collect; leave it out"),
         (["--collect", "--no-resume"], "--no-resume is an option without --collect: transitions that are there stay"),
         (["--collect", "--steps", "2"], "--steps is an option without --collect; leave it out"),

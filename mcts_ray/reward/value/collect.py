@@ -91,8 +91,8 @@ def _prompts_per_shard(state: int, states: int, prompts: int, limit: float, out:
     """So many that a shard stays small; ValueError if all shards together would be too large."""
     total = state * states * prompts / 1e9
     if total > limit:
-        what = f"{prompts} prompts with {states} states each"
-        raise ValueError(f"{what} would write {total:.1f} GB to {out}, more than the limit of {limit:g}")
+        what, more = f"{prompts} prompts with {states} states each", "take fewer prompts, or allow more with --limit"
+        raise ValueError(f"{what} would write {total:.1f} GB to {out}, more than the limit of {limit:g}; {more}")
     return max(1, SHARD // (state * states))
 
 
