@@ -27,7 +27,7 @@ from mcts_ray.search.lineage import Again
 log = logging.getLogger(__name__)
 CALLS = 2  # that a denoiser may have to answer: it works on one, and the next one is there when it has done
 DEATHS = (*spec.DEATHS, Reborn)
-HANGS = 2 * spec.FETCH  # seconds, or the time of SLOW steps for each that a call takes, after which a denoiser is taken to hang
+HANGS = 2 * spec.FETCH  # seconds, or SLOW times those by the slowest step or latent so far, after which an actor is taken to hang
 SLOW = 20
 PLACE = 10.0  # seconds to come back from a death that has left a denoiser its place
 
@@ -65,11 +65,11 @@ class Worker:
     from; finished: units that wait to be scored. size: of its largest batches, `sizes` by shape. loose: it may be given more than one
     batch, by `depth`, and its outcomes are told whenever they come. generation: names its engine, which no restart of anybody gives
     twice. nfe: spent in it, by search, and `inside`, on units that are in it still. step_seconds: of its last step, and `slowest` of all
-    since it began; 0.0 until it has made one, which loads what a model needs. busy: held by whoever sends it something, `calls`: of
-    `advance`, that it has not answered. up: False from its death until it is back; coming: the last attempt to have it back; failures:
-    of such, one after the other, the last with this `error`; away: since when it has no place. catching_up: it is to take in what
-    another manager has left before anything else goes out. leaving: it gets nothing more, and goes when it has nothing in hand.
-    news: set when there may be something to do for it.
+    since it began; 0.0 until it has made one, which loads what a model needs; judged: likewise by reward, for a latent. busy: held by
+    whoever sends it something, `calls`: of `advance`, that it has not answered. up: False from its death until it is back; coming: the
+    last attempt to have it back; failures: of such, one after the other, the last with this `error`; away: since when it has no place.
+    catching_up: it is to take in what another manager has left before anything else goes out. leaving: it gets nothing more, and goes
+    when it has nothing in hand. news: set when there may be something to do for it.
     """
 
     denoiser: Actor
@@ -83,6 +83,7 @@ class Worker:
     finished: list[Finished] = field(default_factory=list)
     nfe: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
+    judged: dict[str, float] = field(default_factory=dict)
     step_seconds: float = 0.0
     slowest: float = 0.0
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -221,7 +222,7 @@ class Worker:
         """The answer to a call: its report, and the units that have left. Raises one of `DEATHS` if the denoiser dies over it, or has
         died before, and Gone, with nothing taken in, if refs are lost."""
         try:
-            patience = self._patience(1 + max((len(unit.sizes) for unit in sent.units), default=0))
+            patience = _patience(self.slowest, 1 + max((len(unit.sizes) for unit in sent.units), default=0))
             report: Report = await self.denoiser.answer(sent.answer, patience)
         except Gone:
             self.pending = [*(unit for unit in sent.units if (unit.work.search, unit.work.id) in self.out), *self.pending]
@@ -244,16 +245,12 @@ class Worker:
                 left.append(Finished(Walk(work, one.cost, one.error, one.scores, one.gains), sent.latents, rows))
         return report, left
 
-    def _patience(self, steps: int) -> float | None:
-        """Seconds to wait for the answer of a call that takes so many steps; None, without end, until one has been made."""
-        return max(HANGS, SLOW * self.slowest * steps) if self.slowest else None
-
     async def redo(self, generations: Sequence[Sequence[Again]], states: Sequence[Any]) -> tuple[int, list[str], int, Any, Any]:
         """Have units walked again: (NFE, nodes of the images, bytes of the states kept, ref to those, ref to the latents of the images).
         Raises as `receive`."""
         report, kept, latents = self.denoiser.handle.redo.options(num_returns=3).remote(self.generation, generations, states)
         steps = sum(unit.work.nfe for generation in generations for unit in generation)
-        nfe, nodes, size = await self.denoiser.answer(report, self._patience(steps))
+        nfe, nodes, size = await self.denoiser.answer(report, _patience(self.slowest, steps))
         return nfe, nodes, size, kept, latents
 
     async def show(self, latents: Any, count: int) -> tuple[list[bytes], list[Any]]:
@@ -338,7 +335,8 @@ class Worker:
         wanted = [end - 1 for end, unit in zip(accumulate(map(rows, units)), units) if unit.work.terminal]
         call = self.reward.handle.score.options(num_returns=1 + len(wanted))
         stats, *images = spec.refs(call.remote(pickle.dumps((key, picks, prompts, wanted)), list(batches)))
-        scored, thumbnails, seconds = await self.reward.answer(stats)
+        scored, thumbnails, seconds = await self.reward.answer(stats, _patience(self.judged.get(key, 0.0), len(picks)))
+        self.judged[key] = max(self.judged.get(key, 0.0), seconds / len(picks))
         pictures, answers = iter(zip(images, thumbnails, strict=True)), iter(scored)
         verdicts = []
         for unit in units:
@@ -351,6 +349,7 @@ class Worker:
         """A search that has been handed over is not counted by its name any more."""
         self.nfe[""] += self.nfe.pop(search, 0)
         self.inside.pop(search, None)
+        self.judged.pop(search, None)
 
     async def drop(self, search: str) -> list[Cost]:
         """Let go of a search, here and in the denoiser; returns what its units had spent."""
@@ -367,6 +366,11 @@ class Worker:
         except spec.DEATHS:
             running = []  # what a dead denoiser had spent is not known
         return [unit.walk.cost for unit in finished] + running
+
+
+def _patience(slowest: float, count: int) -> float | None:
+    """Seconds to wait for the answer of a call of so many steps, or latents; None, without end, until one is known."""
+    return max(HANGS, SLOW * slowest * count) if slowest else None
 
 
 def rows(unit: Finished) -> int:
