@@ -4,7 +4,7 @@
 
 prediction: R^2 and rank correlation on states of validation prompts with 33 children by each jump, made first, and regret of the chosen k
 in net value E[R] - c (calls to finish); the best k of a state is chosen on one half of the 32 children with noise and valued on the other.
-readers: an IGE trained from pooled features and one from a value head's trunk, on the same states of training prompts, and the prediction
+readers: an IGE trained from pooled features (`--data`, made first) and one from a value head's trunk, of the same states, and the prediction
 of both on the tenth of the prompts that is held out: [middle, least, greatest] of `READINGS` trainings. screen: constant k, AYS-10, table,
 each target offline, and `value` online at 8 T on 40 hard validation prompts. confirm: the arms of `--best` at 4 and 8 T on medium and hard
 test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file as numpy_file
 from safetensors.torch import load_file
 
 from benchmarks.common import ROOT, bars, write
@@ -33,15 +34,17 @@ from mcts_ray.auto import TREE
 from mcts_ray.compare.carry_out import carry_out
 from mcts_ray.compare.request import make_comparison
 from mcts_ray.gain import collect, train
-from mcts_ray.gain.data import Recorded
+from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.gain.data import Recorded, write_manifest, write_shard
 from mcts_ray.gain.decide import decisions, regrets
 from mcts_ray.gain.evaluator import make_network
 from mcts_ray.gain.folder import Config, weights
 from mcts_ray.gain.learn import Examples
 from mcts_ray.gain.measure import fair, net_value, predictions, quality, regret, rules_of
-from mcts_ray.gain.record import Scale
+from mcts_ray.gain.record import Collector, Scale
 from mcts_ray.gain.targets import Calibration, Transitions, best_of_n_slope, make
 from mcts_ray.scenes.prompts import prompts
+from mcts_ray.settings import make_config
 
 SETS = ("medium", "hard")
 ONLINE = "runs/gain-online"  # where the online arm's versions go
@@ -54,12 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="prediction", choices=tuple(TIMES))
     parser.add_argument("--ige", default="scenes", help="folder of the IGE")
-    parser.add_argument("--data", type=Path, default=ROOT / "runs" / "gain-validation", help="prediction: transitions of validation prompts")
+    parser.add_argument("--data", type=Path, help="prediction, readers: folder of transitions [runs/gain-STUDY]")
     parser.add_argument("--prompts", type=int, help="of each set [prediction 10, screen 40, confirm 100], readers: in all [240]")
     parser.add_argument("--best", nargs="+", help="confirm: arms, the reference first")
     parser.add_argument("--phi", type=float, default=TREE["phi"], help="angle of branching, of all arms and of the children [%(default)s]")
     parser.add_argument("--price", type=float, nargs="+", help="c at each budget, in place of the pool's slopes")
     args = parser.parse_args()
+    args.data = args.data or ROOT / "runs" / f"gain-{args.study}"
     if args.study == "confirm" and not args.best:
         parser.error("--best is missing: the arms to confirm, the best constant first")
     times = TIMES[args.study]
@@ -67,7 +71,7 @@ def main() -> None:
         parser.error(f"--price takes a number for each of {len(times)} budgets")
     prices = dict(zip(times, args.price)) if args.price else slopes(Config.read(args.ige), times)
     if args.study == "readers":
-        readers(args.ige, args.prompts or 240, args.phi)
+        readers(args.ige, args.data, args.prompts or 240, args.phi)
     elif args.study == "prediction":
         prediction(args.ige, args.data, args.prompts or 10, prices, args.phi)
     else:
@@ -158,29 +162,54 @@ def collected(config: Config, data: Path, count: int, phi: float) -> Recorded:
     return Recorded(data)
 
 
-def readers(ige: str, count: int, phi: float) -> None:
+def readers(ige: str, data: Path, count: int, phi: float) -> None:
     """What an IGE foresees from pooled features, and from the trunk of the value head, of the same states."""
-    config, found, states = Config.read(ige), {}, []
-    for name, trunk in {"pooled": None, "trunk": config.model}.items():
-        data = ROOT / "runs" / f"gain-readers-{name}"
-        collect.run(config.model, config.reward, None, data, scale=Scale(jumps=config.jumps, phi=phi), count=count, trunk=trunk, report=print)
+    config, found = Config.read(ige), {}
+    collect.run(config.model, config.reward, None, data, scale=Scale(jumps=config.jumps, phi=phi), count=count, report=print)
+    for name, folder in {"pooled": data, "trunk": reread(data, data.with_name(f"{data.name}-trunk"), config.model)}.items():
         metrics = []
         for seed in range(READINGS):
-            out = train.run(config.model, data, data / f"ige-{seed}", seed=seed)
+            out = train.run(config.model, folder, folder / f"ige-{seed}", seed=seed)
             metrics.append(json.loads((out / "metrics.json").read_text(encoding="utf-8")))
-        known = Recorded(data)
-        states.append(known.transitions)
         predicted = {target: [row["prediction"][target]["all"] for row in metrics] for target in config.targets}
         figures = {target: {what: _range(row[what] for row in rows) for what in ("r2", "spearman")} for target, rows in predicted.items()}
-        found[name] = {"features": known.manifest["features"], "parameters": metrics[0]["parameters"], "prediction": figures}
+        found[name] = {"features": Recorded(folder).manifest["features"], "parameters": metrics[0]["parameters"], "prediction": figures}
         found[name] |= {"best_step": [row["best_step"] for row in metrics]}
-    pooled, trunk = states
-    assert np.array_equal(pooled.reward, trunk.reward, equal_nan=True), "the readers have not seen the same children"
-    about = {"prompts": count, "states": len(pooled), "train_states": metrics[0]["train_states"], "held_out_states": metrics[0]["held_out_states"]}
-    write("gain-readers", {**about, "readers": found})
+    states = {name: metrics[0][name] for name in ("train_states", "held_out_states")}
+    write("gain-readers", {"prompts": count, **states, "readers": found})
     panels = {"R2 on held-out prompts": "r2", "Spearman on held-out prompts": "spearman"}
     rows = {f"{target}, {name}": row["prediction"][target] for target in config.targets for name, row in found.items()}
     bars("gain-readers", {title: {label: row[what] for label, row in rows.items()} for title, what in panels.items()})
+
+
+def reread(data: Path, out: Path, trunk: str) -> Path:
+    """The transitions in `data` with what the trunk of a value head says of their states, which are walked to again; returns `out`."""
+    manifest, model = Recorded(data).manifest, resolve_model(trunk)
+    asked = make_config({name: manifest[name] for name in ("levels", "grid", "guidance", "seed")})
+    config = asked.resolved(True, image_size(model), manifest["reward"])
+    how = model, manifest["reward"], config, Scale(**_scale(manifest)), "auto", None
+    collectors = {name: Collector(*how, trunk=name) for name in (None, trunk)}
+    files = []
+    out.mkdir(parents=True, exist_ok=True)
+    for number, shard in enumerate(manifest["shards"]):
+        files.append(out / shard["file"])
+        if files[-1].exists():
+            continue
+        first = number * collect.PER_SHARD
+        texts, tensors = manifest["prompts"][first : first + shard["prompts"]], numpy_file(data / shard["file"])
+        if number == 0:  # that the same states are reached
+            again = collectors[None].features(texts, first)
+            np.testing.assert_allclose([again[int(key)] for key in tensors["key"]], tensors["features"], rtol=0.05, atol=0.05)
+        read = collectors[trunk].features(texts, first)
+        tensors["features"] = np.stack([read[int(key)] for key in tensors["key"]])
+        write_shard(files[-1], tensors, shard["prompts"], shard["nfe"])
+        print(f"{len(files)} of {len(manifest['shards'])} shards read again", flush=True)
+    write_manifest(out, {**manifest, **collectors[trunk].facts}, files)
+    return out
+
+
+def _scale(manifest: dict) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in manifest["scale"].items()}
 
 
 def _range(values: Iterable[float]) -> tuple[float, float, float]:
