@@ -75,7 +75,7 @@ class ReplayBuffer:
             tensors = load_file(file)
             columns = (tensors[name].tolist() for name in ("level", "k", "other", "difference"))
             found.add(Transition(row.tobytes(), *rest) for row, *rest in zip(tensors["features"], *columns))
-            found.total = int(tensors["total"][0])
+            found.total = int(tensors.get("total", [found.total])[0])  # an older file does not tell
         return found
 
 
