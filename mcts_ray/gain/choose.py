@@ -120,7 +120,8 @@ class Chooser:
 
     def version(self, node: str, level: int) -> int | None:
         """The version that decides at a node; None where the fallback does."""
-        return self._gains[node].version if self._jumps(node, level) else None
+        found = self._gains.get(node)
+        return found.version if found and self._jumps(node, level) else None
 
     def net(self, jump: Jump, level: int) -> float:
         """V - c n of a jump from `level`, up to a constant of the state."""
