@@ -7,9 +7,8 @@ in net value E[R] - c (calls to finish); the best k of a state is chosen on one 
 readers: an IGE trained from pooled features (`--data`, made first) and one from a value head's trunk, of the same states, and the prediction
 of both on the tenth of the prompts that is held out: [middle, least, greatest] of `READINGS` trainings. screen: constant k, AYS-10, table,
 each target offline, and `value` online at 8 T on 40 hard validation prompts. confirm: the arms of `--best` at 4 and 8 T on medium and hard
-test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of
-finished samples of validation prompts (`benchmarks.pool --split validation`). All arms branch as the best tree on scenes does, with the
-angle `--phi`.
+test prompts, 3 seeds. c is the slope of best-of-n by the guide at the budget, in a pool of finished samples of validation prompts
+(`benchmarks.pool --split validation`). All arms branch as the best tree on scenes does, with the angle `--phi`.
 
 Written for each budget: `decisions`, paired differences of gold from the table and from the best constant, and calls saved at equal gold.
 Intervals are 95 % bootstrap intervals over prompts. Resumable in runs/, where several processes share the work of a study.
@@ -33,8 +32,8 @@ from benchmarks.pool import load as load_pool
 from mcts_ray.auto import TREE
 from mcts_ray.compare.carry_out import carry_out
 from mcts_ray.compare.request import make_comparison
-from mcts_ray.gain import collect, train
 from mcts_ray.diffusion.resolve import image_size, resolve_model
+from mcts_ray.gain import collect, train
 from mcts_ray.gain.data import Recorded, write_manifest, write_shard
 from mcts_ray.gain.decide import decisions, regrets
 from mcts_ray.gain.evaluator import make_network

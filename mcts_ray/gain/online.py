@@ -115,18 +115,18 @@ class OnlineTrainer:
             return self._attempt()
 
     def _read(self) -> None:
-        """What has come so far, and how much of it had when there was an attempt last."""
-        self.buffer = ReplayBuffer.load(self.folder / BUFFER, self.capacity)
-        self._seen = max((line["transitions"] for line in self._log()), default=0)
+        """What has come so far, and how much of it had when there was an attempt last; the number of that."""
+        self.buffer, log = ReplayBuffer.load(self.folder / BUFFER, self.capacity), self._log()
+        self._seen = max((line["transitions"] for line in log), default=0)
+        self.attempts = max([self.version, *(line["version"] for line in log)])
 
     def _catch_up(self) -> None:
-        """Take up the newest version, which another process may have made, and the number of the last attempt."""
+        """Take up the newest version, which another process may have made, and what else has come."""
         newest, file = weights(self.folder)
         if newest != self.version:
             self.version = newest
             self._state = {name: torch.from_numpy(value).float() for name, value in load_file(file).items()}
             self.loss = self._judge(self._state)
-        self.attempts = max([self.version, *(line["version"] for line in self._log())])
         self._read()
 
     def _attempt(self) -> Version | None:

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from mcts_ray.auto import AUTO
+from mcts_ray.checks import PLACES
 from mcts_ray.hub import is_hub_id
 from mcts_ray.search import ALGORITHMS
-from mcts_ray.checks import PLACES
 from mcts_ray.service.checks import LISTS, MAX_LEVELS, NOT_EMPTY, ONE_LINE, most
 from mcts_ray.service.settings import Settings
 

@@ -108,33 +108,23 @@ def test_a_unit_that_makes_its_reward_actor_raise_fails_alone(cluster, monkeypat
     assert not good.errors and len(good.finished) == 10
 
 
-def _impatient(_):
-    pool.HANGS = 1.0
-
-
 @pytest.mark.slow
-def test_a_reward_actor_that_hangs_is_killed(cluster):
+@pytest.mark.parametrize(("kind", "deaths"), [("reward", 0), ("denoiser", 1)])
+def test_an_actor_that_hangs_is_killed(cluster, kind, deaths):
+    """`deaths` are those of denoisers."""
+
+    def impatient(_):
+        pool.HANGS = 1.0
+
     with run_of(2) as run:
-        cluster.get(run.manager.__ray_call__.remote(_impatient))
-        pid = cluster.get(run.rewards[0].handle.__ray_call__.remote(lambda _: os.getpid()))
+        cluster.get(run.manager.__ray_call__.remote(impatient))
+        hanging = {"reward": run.rewards, "denoiser": run.denoisers}[kind][0]
+        pid = cluster.get(hanging.handle.__ray_call__.remote(lambda _: os.getpid()))
         ids = run.submit([best_of_n("s", 2000)], in_flight=100)
         run.until(lambda census: min(census["nfe"]) > 30)
         os.kill(pid, signal.SIGSTOP)
         found, census = run.finish(ids)[0], run.census()
-    assert census["died"]["reward"] >= 1 and census["deaths"] == 0
-    assert found.ledger.nfe == 2000 and len(found.finished) == 1000 and not found.errors
-
-
-@pytest.mark.slow
-def test_a_denoiser_that_hangs_is_killed(cluster):
-    with run_of(2) as run:
-        cluster.get(run.manager.__ray_call__.remote(_impatient))
-        pid = cluster.get(run.denoisers[0].handle.place.remote())[2]
-        ids = run.submit([best_of_n("s", 2000)], in_flight=100)
-        run.until(lambda census: min(census["nfe"]) > 30)
-        os.kill(pid, signal.SIGSTOP)
-        found, census = run.finish(ids)[0], run.census()
-    assert census["died"]["denoiser"] >= 1 and census["deaths"] == 1
+    assert census["died"][kind] >= 1 and census["deaths"] == deaths
     assert found.ledger.nfe == 2000 and len(found.finished) == 1000 and not found.errors
 
 
