@@ -38,6 +38,7 @@ from mcts_ray.search.branching import Branching
 from mcts_ray.search.mcts import MCTS
 from mcts_ray.tree.backup import make_rule
 from mcts_ray.tree.node import Node
+from mcts_ray.tree.prune import Pruning
 
 GUIDANCE, CHILDREN, GROUP = 3.0, 2, 4
 SAME = 1e-6
@@ -45,9 +46,12 @@ Tree = Mapping[str, np.ndarray]  # node (N,), guide (N,), gold (N,) of its image
 ARMS = {
     "mcts": {},
     "mcts, an eighth in flight": {"share": 1 / 8},
+    "mcts, all in flight": {"share": 1.0},
     "mcts, explore=0.3": {"beta": 0.3},
     "mcts, explore=3": {"beta": 3.0},
     "mcts, backup=max": {"rule": make_rule("max", 1.0, "max")},
+    "mcts, prune=stages": {"pruning": Pruning(("stages",), halvings=(0.5, 0.6, 0.7, 0.8, 0.9))},
+    "mcts, prune=statistical": {"pruning": Pruning(("statistical",), z=0.5, least=2)},
     "blind": {},
     "gold": {},
 }
@@ -127,7 +131,7 @@ def chosen(planned: Search, tree: Tree, arm: str, most: int, budget: int) -> dic
     pick = max(seen, key=lambda at: judge[at])
     figures = {"best_chosen": float(judge[pick] >= judge.max() - SAME), "ahead": float((judge > judge[pick] + SAME).mean())}
     figures |= {"guide_lost": tree["guide"].max() - tree["guide"][pick], "gold_lost": tree["gold"].max() - tree["gold"][pick]}
-    return figures | {"gold": tree["gold"][pick], "nfe": search.ledger.nfe, "images": len(seen)}
+    return figures | {"gold": tree["gold"][pick], "nfe": search.ledger.nfe, "images": len(seen), "pruned": search.pruning.get("pruned", 0)}
 
 
 def main() -> None:
@@ -183,7 +187,7 @@ def _kept(folder: Path, split: str, at: int, group: Sequence[str], make: object)
 def _summary(found: list[dict[str, float]]) -> dict:
     """One line of the table."""
     row = {what: interval(np.array([one[what] for one in found])) for what in ("best_chosen", "ahead", "guide_lost", "gold_lost", "gold")}
-    return row | {what: round(float(np.mean([one[what] for one in found])), 1) for what in ("nfe", "images")}
+    return row | {what: round(float(np.mean([one[what] for one in found])), 1) for what in ("nfe", "images", "pruned")}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 """What benchmarks say of their own figures: whether what was asked for is reached, and what a death has cost."""
 
-from benchmarks import overhead, scaling, throughput
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks import overhead, path_regret, scaling, throughput
 from benchmarks.kills import Kill, lacking, summary
+from mcts_ray.search import Setting
 
 
 def test_throughput_compares_each_ratio_with_what_is_wanted():
@@ -57,3 +62,20 @@ def test_a_death_is_told_by_outcomes_by_the_victim_and_by_nfe():
     assert found["denoiser"]["seconds"] == {"median": 2.0, "most": 3.0} and found["denoiser"]["back"] == {"median": 7.0, "most": 9.0}
     assert found["denoiser"]["nfe"]["most"] == 5 and found["denoiser"]["unreported"]["most"] == 8
     assert found["node"]["back"] is None and found["node"]["nfe"]["most"] == 7 and "manager" not in found
+
+
+def test_a_search_in_a_tree_that_is_known_sees_the_same_paths_and_no_others():
+    planned = SimpleNamespace(id="s", setting=Setting("a red circle", levels=30))
+    whole = path_regret.bounded(planned, 2, 10**6)
+    path_regret.replayed(whole, lambda work: 0.0)
+    nodes = [candidate.node for candidate in whole.finished]
+    assert whole.ledger.nfe == 256 and len(set(nodes)) == len(nodes) == 2 * 2**6
+    guide = np.random.default_rng(0).permutation(len(nodes)) / len(nodes)
+    tree = {"node": np.array(nodes), "guide": guide, "gold": 1 - guide}
+    for arm in ("mcts", "blind", "gold"):
+        found = path_regret.chosen(planned, tree, arm, 2, 256)
+        assert found["best_chosen"] == 1 and found["ahead"] == 0 and found["images"] == len(nodes)
+        lost, best = ("gold_lost", 1 - guide.min()) if arm == "gold" else ("guide_lost", 1 - guide.max())
+        assert found[lost] == 0 and found["gold"] == best
+    part = path_regret.chosen(planned, tree, "mcts", 2, 60)
+    assert part["nfe"] <= 60 and 4 <= part["images"] < 60 and part["ahead"] == np.mean(guide > guide.max() - part["guide_lost"] + 1e-6)
