@@ -7,12 +7,14 @@ that may be branched: the path as it was, and one that leaves it. One search wal
 images of 1,024 calls a prompt). Then `mcts` searches in it with budgets that pay for a part, by what the images have got, as one alone
 does: all units out go one call on together. Nothing is run for that, so that all arms see the same paths. Arms:
 
-    mcts       as `auto` takes it: half of the budget in flight     mcts, K=V  the same with that field of the search
-    blind      paths chosen by chance, the image still by the guide  gold       paths and image chosen by the verifier
+    half in flight, an eighth, one by one   of the budget, what may be out in units chosen by values; `auto` takes a half below 16 T
+    an eighth, K=V                          the same with that field of the search
+    blind                                   paths chosen by chance, the image still by the guide
+    gold                                    paths and image chosen by the verifier
 
 Figures are of the image that is chosen at the end: `best_chosen`: how often it is the tree's best by the judge (guide; gold in the arm
-`gold`); `ahead`: share of the tree's images that are better by the judge; `guide_lost`, `gold_lost`: what the best one has more; `gold`.
-95 % bootstrap intervals over prompts. `best_by_guide`: gold of the tree's best by guide; `blind_pick`: of a random image.
+`gold`); `ahead`: share of the tree's images that are better by the judge; `guide_lost`, `gold_lost`: what the best one has more; `gold`,
+`guide`, and what they are more than the blind search's. 95 % bootstrap intervals over prompts. `best_by_guide`: gold of the tree's best by guide; `blind_pick`: of a random image.
 Resumable: runs/path_regret-KEY holds the trees that are done, KEY stands for weights and settings.
 """
 
@@ -43,17 +45,18 @@ from mcts_ray.tree.prune import Pruning
 GUIDANCE, CHILDREN, GROUP = 3.0, 2, 4
 SAME = 1e-6
 Tree = Mapping[str, np.ndarray]  # node (N,), guide (N,), gold (N,) of its images
+EIGHTH = {"share": 1 / 8}
 ARMS = {
-    "mcts": {},
-    "mcts, an eighth in flight": {"share": 1 / 8},
-    "mcts, all in flight": {"share": 1.0},
-    "mcts, explore=0.3": {"beta": 0.3},
-    "mcts, explore=3": {"beta": 3.0},
-    "mcts, backup=max": {"rule": make_rule("max", 1.0, "max")},
-    "mcts, prune=stages": {"pruning": Pruning(("stages",), halvings=(0.5, 0.6, 0.7, 0.8, 0.9))},
-    "mcts, prune=statistical": {"pruning": Pruning(("statistical",), z=0.5, least=2)},
-    "blind": {},
-    "gold": {},
+    "half in flight": {"share": SHARE},
+    "an eighth": EIGHTH,
+    "one by one": {"share": 0.01},
+    "an eighth, explore=0.3": EIGHTH | {"beta": 0.3},
+    "an eighth, explore=3": EIGHTH | {"beta": 3.0},
+    "an eighth, backup=max": EIGHTH | {"rule": make_rule("max", 1.0, "max")},
+    "an eighth, prune=stages": EIGHTH | {"pruning": Pruning(("stages",), halvings=(0.5, 0.6, 0.7, 0.8, 0.9))},
+    "an eighth, prune=statistical": EIGHTH | {"pruning": Pruning(("statistical",), z=0.5, least=2)},
+    "blind": EIGHTH,
+    "gold": EIGHTH,
 }
 
 
@@ -72,7 +75,6 @@ def bounded(planned: Search, most: int, budget: int, **own: object) -> Bounded:
     """The search of one prompt: half of the budget for its first seeds, as everywhere, but no more than there are."""
     branching = Branching(LEVELS, TREE["phi"], TREE["branchings"], TREE["phi_schedule"])
     seeds = min(most, max(1, budget // (2 * -(-LEVELS // K))))
-    own = {"share": SHARE} | own
     search = Bounded(planned.id, planned.setting, budget, branching, seed=0, seeds=seeds, policy=Constant(K), **own)
     search.most = most
     return search
@@ -131,7 +133,7 @@ def chosen(planned: Search, tree: Tree, arm: str, most: int, budget: int) -> dic
     pick = max(seen, key=lambda at: judge[at])
     figures = {"best_chosen": float(judge[pick] >= judge.max() - SAME), "ahead": float((judge > judge[pick] + SAME).mean())}
     figures |= {"guide_lost": tree["guide"].max() - tree["guide"][pick], "gold_lost": tree["gold"].max() - tree["gold"][pick]}
-    return figures | {"gold": tree["gold"][pick], "nfe": search.ledger.nfe, "images": len(seen), "pruned": search.pruning.get("pruned", 0)}
+    return figures | {"guide": tree["guide"][pick], "gold": tree["gold"][pick], "nfe": search.ledger.nfe, "images": len(seen), "pruned": search.pruning.get("pruned", 0)}
 
 
 def main() -> None:
@@ -154,10 +156,9 @@ def main() -> None:
         searches += plan.searches
         trees += _kept(folder, args.split, at, group, lambda: walked(searcher, plan, group, args.seeds, calls, images))
     rows = {}
-    for arm in ARMS:
-        for times in args.times:
-            found = [chosen(*pair, arm, args.seeds, times * LEVELS) for pair in zip(searches, trees, strict=True)]
-            rows[f"{arm} {times}x"] = _summary(found)
+    for times in args.times:
+        found = {arm: [chosen(*pair, arm, args.seeds, times * LEVELS) for pair in zip(searches, trees, strict=True)] for arm in ARMS}
+        rows |= {f"{arm} {times}x": _summary(found[arm], found["blind"]) for arm in ARMS}
     about = {"split": args.split, "prompts": len(texts), "levels": LEVELS, "k": K, **TREE, "seeds": args.seeds, "children": CHILDREN}
     about |= {"calls": calls, "images": images, "interval": "95 % bootstrap over prompts: [mean, low, high]"}
     about["best"] = interval(np.array([tree["gold"].max() for tree in trees]))
@@ -184,9 +185,10 @@ def _kept(folder: Path, split: str, at: int, group: Sequence[str], make: object)
     return trees
 
 
-def _summary(found: list[dict[str, float]]) -> dict:
+def _summary(found: list[dict[str, float]], blind: list[dict[str, float]]) -> dict:
     """One line of the table."""
-    row = {what: interval(np.array([one[what] for one in found])) for what in ("best_chosen", "ahead", "guide_lost", "gold_lost", "gold")}
+    row = {f"{what}_over_blind": interval(np.array([a[what] - b[what] for a, b in zip(found, blind, strict=True)])) for what in ("guide", "gold")}
+    row |= {what: interval(np.array([one[what] for one in found])) for what in ("best_chosen", "ahead", "guide_lost", "gold_lost", "guide", "gold")}
     return row | {what: round(float(np.mean([one[what] for one in found])), 1) for what in ("nfe", "images", "pruned")}
 
 

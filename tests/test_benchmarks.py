@@ -72,10 +72,10 @@ def test_a_search_in_a_tree_that_is_known_sees_the_same_paths_and_no_others():
     assert whole.ledger.nfe == 256 and len(set(nodes)) == len(nodes) == 2 * 2**6
     guide = np.random.default_rng(0).permutation(len(nodes)) / len(nodes)
     tree = {"node": np.array(nodes), "guide": guide, "gold": 1 - guide}
-    for arm in ("mcts", "blind", "gold"):
+    for arm in ("one by one", "blind", "gold"):
         found = path_regret.chosen(planned, tree, arm, 2, 256)
         assert found["best_chosen"] == 1 and found["ahead"] == 0 and found["images"] == len(nodes)
         lost, best = ("gold_lost", 1 - guide.min()) if arm == "gold" else ("guide_lost", 1 - guide.max())
         assert found[lost] == 0 and found["gold"] == best
-    part = path_regret.chosen(planned, tree, "mcts", 2, 60)
+    part = path_regret.chosen(planned, tree, "half in flight", 2, 60)
     assert part["nfe"] <= 60 and 4 <= part["images"] < 60 and part["ahead"] == np.mean(guide > guide.max() - part["guide_lost"] + 1e-6)
