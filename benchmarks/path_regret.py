@@ -14,8 +14,8 @@ does: all units out go one call on together. Nothing is run for that, so that al
 
 Figures are of the image that is chosen at the end: `best_chosen`: how often it is the tree's best by the judge (guide; gold in the arm
 `gold`); `ahead`: share of the tree's images that are better by the judge; `guide_lost`, `gold_lost`: what the best one has more; `gold`,
-`guide`, and what they are more than the blind search's. 95 % bootstrap intervals over prompts. `best_by_guide`: gold of the tree's best by guide; `blind_pick`: of a random image.
-Resumable: runs/path_regret-KEY holds the trees that are done, KEY stands for weights and settings.
+`guide`, and what they are more than the blind search's. 95 % bootstrap intervals over prompts. `best_by_guide`: gold of the tree's best
+by guide; `blind_pick`: of a random image. Resumable: runs/path_regret-KEY holds the trees that are done, KEY stands for weights and settings.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ def main() -> None:
     about["blind_pick"] = interval(np.array([tree["gold"].mean() for tree in trees]))
     name = "path_regret" if args.split == "test" else f"path_regret-{args.split}"
     write(name, {**about, "rows": rows})
-    panels = {what: {label: row[what] for label, row in rows.items()} for what in ("best_chosen", "guide_lost", "gold_lost")}
-    bars(name, panels)
+    main_rows = {label: row for label, row in rows.items() if "," not in label}
+    bars(name, {what: {label: row[what] for label, row in main_rows.items()} for what in ("best_chosen", "guide_lost", "gold_lost")})
 
 
 def _kept(folder: Path, split: str, at: int, group: Sequence[str], make: object) -> list[Tree]:
