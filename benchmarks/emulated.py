@@ -330,6 +330,12 @@ class Emulated:
         return ray.get([actor.handle.seen.remote() for actor in self.rewards])
 
 
+def cpu_seconds(actor: Any) -> float:
+    """CPU seconds of an actor's process so far."""
+    times = ray.get(actor.__ray_call__.remote(lambda _: os.times()))
+    return times.user + times.system
+
+
 def yields() -> None:
     """Let other processes go before all threads of this one."""
     with contextlib.suppress(FileNotFoundError):  # on Linux alone

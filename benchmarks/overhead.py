@@ -6,10 +6,10 @@ scenes: real searches with the scenes model by a Ray cluster of their own, one d
 of a search, from its first ask to its last tell, that in which neither the denoiser nor decoding and rewarding was at work: the union of
 their calls is taken, so that work side by side hides no idle time. batch: emulated denoisers of 250 ms a batch (`benchmarks.emulated`),
 two in a pool, and one alone, which goes in step; `outside`: of the time from a denoiser's first step to its last, that in which neither it
-nor its reward actor was at work, the mean over denoisers. manager: emulated
-denoisers of batches of 32 that take no time, so that the manager is what is waited for: leaves told each second, of sixteen jobs and of
-one, each with its journal; in best-of-n a leaf is one call of a denoiser, in mcts up to four. Medians over the runs. `passed`: every row is
-as `wanted`; otherwise the exit code is 1.
+nor its reward actor was at work, the mean over denoisers. manager: emulated denoisers of batches of 32 that take no time, so that the
+manager is what is waited for: leaves told each second, of sixteen jobs and of one, each with its journal; in best-of-n a leaf is one
+call of a denoiser, in mcts up to four; `load`: CPU seconds of the manager each second, beside which all others need cores too. Medians
+over the runs. `passed`: every row is as `wanted`; otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import ray
 
 from benchmarks.common import bars, write
-from benchmarks.emulated import Emulated, best_of_n, cluster, mcts, union
+from benchmarks.emulated import Emulated, best_of_n, cluster, cpu_seconds, mcts, union
 
 PROMPT = "a red circle left of a blue square"
 BATCH, SECONDS = 8, 0.25
@@ -134,13 +134,15 @@ def manager(runs: int, leaves: int, denoisers: int) -> dict[str, dict[str, float
     }
     rows = {}
     for label, make in jobs.items():
-        rates = []
+        rates, loads = [], []
         for _ in range(runs):
             with Emulated(denoisers, WIDE, 0.0, 0.0, rewards=1, shape=SMALL) as emulated:
-                start = time.perf_counter()
+                cpu, start = cpu_seconds(emulated.manager), time.perf_counter()
                 found = emulated.finish(emulated.submit(make(), in_flight=4 * denoisers * WIDE))
-                rates.append(sum(len(one.finished) for one in found) / (time.perf_counter() - start))
-        rows[label] = {"leaves_per_second": round(median(rates), 1)}
+                seconds = time.perf_counter() - start
+                rates.append(sum(len(one.finished) for one in found) / seconds)
+                loads.append((cpu_seconds(emulated.manager) - cpu) / seconds)
+        rows[label] = {"leaves_per_second": round(median(rates), 1), "load": round(median(loads), 3)}
     return rows
 
 

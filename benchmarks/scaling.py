@@ -17,15 +17,12 @@ real: `--real` denoisers on a cluster of their own or at `--address`, sixteen be
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from typing import Any
 
-import ray
-
 from benchmarks.common import bars, write
-from benchmarks.emulated import Emulated, cluster, mcts
+from benchmarks.emulated import Emulated, cluster, cpu_seconds, mcts
 
 BATCH, SECONDS, LEVELS = 8, 0.25, 8
 RAMP, MOST = 2.0, 0.85
@@ -37,9 +34,9 @@ def emulated(denoisers: int, jobs: int, steps: int, seconds: float) -> dict[str,
     """One row."""
     budget = max(LEAST if jobs == 1 else 0, steps * BATCH * denoisers // jobs)
     with Emulated(denoisers, BATCH, seconds) as pool:
-        cpu, start = _cpu(pool.manager), time.time()
+        cpu, start = cpu_seconds(pool.manager), time.time()
         found = pool.finish(pool.submit([mcts(f"s{at}", budget, LEVELS) for at in range(jobs)], max(1, budget // 8)))
-        ended, cpu = time.time(), _cpu(pool.manager) - cpu
+        ended, cpu = time.time(), cpu_seconds(pool.manager) - cpu
         seen = [span for one in pool.seen() for span in one["spans"]]
     nfe = sum(one.ledger.nfe for one in found)
     assert nfe == sum(count for _, _, count in seen) and nfe > jobs * (budget - LEVELS) and not any(one.errors for one in found)
@@ -70,12 +67,6 @@ def _sustained(spans: list[tuple[float, float, int]], nfe: int) -> float:
         return float("nan")  # too short to say
     within = sum(count * max(0.0, min(b, end) - max(a, begin)) / (b - a) for a, b, count in spans)
     return within / (end - begin)
-
-
-def _cpu(manager: Any) -> float:
-    """CPU seconds of an actor so far."""
-    times = ray.get(manager.__ray_call__.remote(lambda _: os.times()))
-    return times.user + times.system
 
 
 def real(workers: list[int], model: str, device: str, address: str | None, steps: int) -> list[dict[str, float]]:
