@@ -1,8 +1,8 @@
 """What it costs a search to have many units in flight: gold at equal NFE, 1, 4, 16 and 64 of them, and the cap that follows.
 
-    python -m benchmarks.parallel_loss [--prompts 160] [--seeds 2] [--times 16] [--in-flight 1 4 16 64] [--margin 0.1]
+    python -m benchmarks.parallel_loss [--prompts 160] [--seeds 2] [--times 16] [--in-flight 1 4 16 64] [--margin 0.1] [--long]
 
-mcts on hard validation prompts with the scenes model, in this process: a search is asked as long as it has fewer units out than its cap,
+mcts on hard validation prompts with the scenes model, in this process (`--long`: on the long jumps that `auto` takes): a search is asked as long as it has fewer units out than its cap,
 and told in the order in which they end, as by a pool of denoisers. As many searches run side by side as fill one batch, so that each has
 what it may have; `reached` is the mean number of units that were out when one was told. Its own bound, an eighth of the budget in NFE, is
 lifted (`in_flight_share` 1), but for the arm `default`, which has the settings of every search. sd: the within-prompt standard deviation of gold
@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.common import ROOT, bars, interval, write
 from benchmarks.pool import key, sample, score
 from mcts_ray import SearchConfig, Searcher
+from mcts_ray.auto import TREE, K
 from mcts_ray.compare.figures import within_sd
 from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import write_json
@@ -33,21 +34,22 @@ LEVELS, GUIDANCE, SINGLES = 30, 3.0, 40
 DEFAULT = "default"
 
 
-def config(arm: str, times: int, seed: int) -> SearchConfig:
+def config(arm: str, times: int, seed: int, long: bool) -> SearchConfig:
     """The search of one arm; an arm is a number of units in flight, or "default"."""
     own = {} if arm == DEFAULT else {"in_flight": int(arm), "in_flight_share": 1.0}
+    own |= {"k": K, **TREE} if long else {}
     return SearchConfig(algorithm="mcts", budget=times * LEVELS, levels=LEVELS, guidance=GUIDANCE, images=1, seed=seed, **own)
 
 
-def golds(searcher: Searcher, texts: list[str], arm: str, times: int, seed: int, folder: Path) -> list[dict]:
-    """A row for each prompt: gold and guide of the best image, what it cost, and how many units were out. Groups that are there are read."""
-    asked = config(arm, times, seed)
+def golds(searcher: Searcher, texts: list[str], asked: SearchConfig, name: str, folder: Path) -> list[dict]:
+    """A row for each prompt: gold and guide of the best image, what it cost, and how many units were out. name: of the files of its groups;
+    those that are there are read."""
     plan = searcher.backend.plan(texts[:1], asked, searcher.reward)
     size = max(1, plan.batch_size // plan.config.in_flight)
     rows = []
     for at in range(0, len(texts), size):
         group = texts[at : at + size]
-        path = folder / f"{arm}-{times}x-{seed}-{at}-{len(group)}.json"
+        path = folder / f"{name}-{at}-{len(group)}.json"
         if not path.exists():
             with tempfile.TemporaryDirectory() as runs:
                 outs = [Path(runs, str(index)) for index in range(len(group))]
@@ -59,7 +61,7 @@ def golds(searcher: Searcher, texts: list[str], arm: str, times: int, seed: int,
             ]
             write_json(path, [{"prompt": text, **row} for text, row in zip(group, found, strict=True)])
             if (at + len(group)) % 20 == 0:
-                print(f"{arm} in flight, seed {seed}: {at + len(group)} of {len(texts)} prompts", flush=True)
+                print(f"{name}: {at + len(group)} of {len(texts)} prompts", flush=True)
         rows += json.loads(path.read_text(encoding="utf-8"))
     return rows
 
@@ -100,16 +102,22 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 4, 16, 64], help="the first is the reference")
     parser.add_argument("--margin", type=float, default=0.1, help="in sd")
     parser.add_argument("--samples", type=int, default=8, help="single samples of each prompt")
+    parser.add_argument("--long", action="store_true", help="the tree that auto takes, on long jumps")
     parser.add_argument("--name", default="parallel_loss")
     args = parser.parse_args()
     texts = prompts("hard", "validation")[: args.prompts]
     searcher = Searcher.from_pretrained("scenes")
-    defaults = config(DEFAULT, args.times, 0).resolved(True, searcher.backend.adapter.default_size, "scenes")
+    defaults = config(DEFAULT, args.times, 0, args.long).resolved(True, searcher.backend.adapter.default_size, "scenes")
     folder = ROOT / "runs" / f"parallel_loss-{key(searcher, LEVELS, GUIDANCE, repr(sorted(defaults.model_dump().items())))}"
     folder.mkdir(parents=True, exist_ok=True)
     sd = single_sd(searcher, texts, args.samples, folder)
     arms = [*map(str, args.in_flight), DEFAULT]
-    rows = {arm: [golds(searcher, texts, arm, args.times, seed, folder) for seed in range(args.seeds)] for arm in arms}
+
+    def runs(arm: str) -> list[list[dict]]:
+        asked = [config(arm, args.times, seed, args.long) for seed in range(args.seeds)]
+        return [golds(searcher, texts, one, f"{arm}-{args.times}x-{one.seed}", folder) for one in asked]
+
+    rows = {arm: runs(arm) for arm in arms}
     table = {arm: _figures(rows[arm], rows[arms[0]], sd, args.margin) for arm in arms}
     cap = None
     for arm in arms[:-1]:
@@ -117,7 +125,7 @@ def main() -> None:
             break
         cap = int(arm)
     about = {"split": "validation", "set": "hard", "prompts": len(texts), "seeds": args.seeds, "pairs": len(texts) * args.seeds}
-    about |= {"times": args.times, "levels": LEVELS, "samples": args.samples, "sd": round(sd, 4), "margin": args.margin}
+    about |= {"times": args.times, "levels": LEVELS, "k": defaults.k, "samples": args.samples, "sd": round(sd, 4), "margin": args.margin}
     about |= {"default_in_flight": defaults.in_flight, "default_in_flight_share": defaults.in_flight_share, "cap": cap}
     write(args.name, {**about, "rows": table})
     losses = {f"{arm} in flight" if arm != DEFAULT else DEFAULT: table[arm]["loss"] for arm in arms[1:]}
