@@ -2,13 +2,14 @@
 
     python -m benchmarks.parallel_loss [--prompts 160] [--seeds 2] [--times 16] [--in-flight 1 4 16 64] [--margin 0.1] [--long]
 
-mcts on hard validation prompts with the scenes model, in this process (`--long`: on the long jumps that `auto` takes): a search is asked as long as it has fewer units out than its cap,
-and told in the order in which they end, as by a pool of denoisers. As many searches run side by side as fill one batch, so that each has
-what it may have; `reached` is the mean number of units that were out when one was told. Its own bound, an eighth of the budget in NFE, is
-lifted (`in_flight_share` 1), but for the arm `default`, which has the settings of every search. sd: the within-prompt standard deviation of gold
-of single samples of the same prompts. `loss`: gold of one unit in flight minus gold of the arm, in sd, paired by prompt and seed, with a
-95 % bootstrap interval over prompts, seeds averaged. An arm holds if the upper end of its loss is below the margin; `cap`: the most in
-flight up to which all arms hold. Resumable: runs/parallel_loss-KEY holds the groups that have ended, KEY stands for weights and settings.
+mcts on hard validation prompts with the scenes model, in this process (`--long`: the tree on long jumps that `auto` takes): a search is
+asked as long as it has fewer units out than its cap, and told in the order in which they end, as by a pool of denoisers. As many searches
+run side by side as fill one batch, so that each has what it may have; `reached` is the mean number of units that were out when one was
+told. Its own bound, a share of the budget in NFE, is lifted (`in_flight_share` 1), but for the arm `default`, which has the settings of
+every search. sd: the within-prompt standard deviation of gold of single samples of the same prompts, by the same jumps. `loss`: gold of one unit
+in flight minus gold of the arm, in sd, paired by prompt and seed, with a 95 % bootstrap interval over prompts, seeds averaged. An arm
+holds if the upper end of its loss is below the margin; `cap`: the most in flight up to which all arms hold. Resumable:
+runs/parallel_loss-KEY holds the groups that have ended, KEY stands for weights and settings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from benchmarks.common import ROOT, bars, interval, write
 from benchmarks.pool import key, sample, score
 from mcts_ray import SearchConfig, Searcher
-from mcts_ray.auto import TREE, K
+from mcts_ray.auto import choose
 from mcts_ray.compare.figures import within_sd
 from mcts_ray.executor.record import read_journal
 from mcts_ray.report.run import write_json
@@ -37,8 +38,9 @@ DEFAULT = "default"
 def config(arm: str, times: int, seed: int, long: bool) -> SearchConfig:
     """The search of one arm; an arm is a number of units in flight, or "default"."""
     own = {} if arm == DEFAULT else {"in_flight": int(arm), "in_flight_share": 1.0}
-    own |= {"k": K, **TREE} if long else {}
-    return SearchConfig(algorithm="mcts", budget=times * LEVELS, levels=LEVELS, guidance=GUIDANCE, images=1, seed=seed, **own)
+    algorithm = "auto" if long else "mcts"
+    asked = SearchConfig(algorithm=algorithm, budget=times * LEVELS, levels=LEVELS, guidance=GUIDANCE, images=1, seed=seed, **own)
+    return choose(asked, "scenes").config
 
 
 def golds(searcher: Searcher, texts: list[str], asked: SearchConfig, name: str, folder: Path) -> list[dict]:
@@ -78,14 +80,14 @@ def reached(records: list[dict]) -> float:
     return float(np.mean(seen))
 
 
-def single_sd(searcher: Searcher, texts: list[str], samples: int, folder: Path) -> float:
+def single_sd(searcher: Searcher, texts: list[str], samples: int, k: int, folder: Path) -> float:
     """Within-prompt standard deviation of gold of single samples."""
     values = []
     for at in range(0, len(texts), SINGLES):
         group = texts[at : at + SINGLES]
         path = folder / f"single-{samples}-{at}-{len(group)}.npz"
         if not path.exists():
-            _, gold_PN, _ = score(sample(searcher, group, samples, LEVELS, GUIDANCE, seed=1000), group, Scorer.load())
+            _, gold_PN, _ = score(sample(searcher, group, samples, LEVELS, GUIDANCE, seed=1000, k=k), group, Scorer.load())
             np.savez(path.with_name("unfinished.npz"), gold=gold_PN)
             path.with_name("unfinished.npz").replace(path)
             print(f"single samples: {at + len(group)} of {len(texts)} prompts", flush=True)
@@ -103,14 +105,14 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.1, help="in sd")
     parser.add_argument("--samples", type=int, default=8, help="single samples of each prompt")
     parser.add_argument("--long", action="store_true", help="the tree that auto takes, on long jumps")
-    parser.add_argument("--name", default="parallel_loss")
+    parser.add_argument("--name", help="of the results file")
     args = parser.parse_args()
     texts = prompts("hard", "validation")[: args.prompts]
     searcher = Searcher.from_pretrained("scenes")
     defaults = config(DEFAULT, args.times, 0, args.long).resolved(True, searcher.backend.adapter.default_size, "scenes")
     folder = ROOT / "runs" / f"parallel_loss-{key(searcher, LEVELS, GUIDANCE, repr(sorted(defaults.model_dump().items())))}"
     folder.mkdir(parents=True, exist_ok=True)
-    sd = single_sd(searcher, texts, args.samples, folder)
+    sd = single_sd(searcher, texts, args.samples, defaults.k, folder)
     arms = [*map(str, args.in_flight), DEFAULT]
 
     def runs(arm: str) -> list[list[dict]]:
@@ -125,12 +127,14 @@ def main() -> None:
             break
         cap = int(arm)
     about = {"split": "validation", "set": "hard", "prompts": len(texts), "seeds": args.seeds, "pairs": len(texts) * args.seeds}
-    about |= {"times": args.times, "levels": LEVELS, "k": defaults.k, "samples": args.samples, "sd": round(sd, 4), "margin": args.margin}
+    about |= {"times": args.times, "levels": LEVELS, "samples": args.samples, "sd": round(sd, 4), "margin": args.margin}
     about |= {"default_in_flight": defaults.in_flight, "default_in_flight_share": defaults.in_flight_share, "cap": cap}
-    write(args.name, {**about, "rows": table})
+    about |= {name: getattr(defaults, name) for name in ("k", "phi", "phi_schedule", "branchings")}
+    name = args.name or ("parallel_loss-long" if args.long else "parallel_loss")
+    write(name, {**about, "rows": table})
     losses = {f"{arm} in flight" if arm != DEFAULT else DEFAULT: table[arm]["loss"] for arm in arms[1:]}
     title = f"loss of gold against {arms[0]} in flight, in sd"
-    bars(args.name, {title: losses}, {title: [args.margin]})
+    bars(name, {title: losses}, {title: [args.margin]})
 
 
 def _figures(rows: list[list[dict]], reference: list[list[dict]], sd: float, margin: float) -> dict:
@@ -138,7 +142,8 @@ def _figures(rows: list[list[dict]], reference: list[list[dict]], sd: float, mar
     value_SP, reference_SP = (np.array([[row["gold"] for row in seed] for seed in some]) for some in (rows, reference))
     loss = interval((reference_SP - value_SP).mean(0) / sd)
     found = {"gold": interval(value_SP.mean(0)), "loss": loss, "holds": bool(loss[2] < margin)}
-    return found | {name: round(float(np.mean([row[name] for seed in rows for row in seed])), 3) for name in ("guide", "nfe", "images", "reached")}
+    known = ("guide", "nfe", "images", "reached")
+    return found | {name: round(float(np.mean([row[name] for seed in rows for row in seed])), 3) for name in known}
 
 
 if __name__ == "__main__":

@@ -44,10 +44,11 @@ def load(split: str = "test") -> dict[str, Pool]:
         return {d: Pool(*(data[f"{d}_{part}"] for part in ("guide", "gold", "passed"))) for d in DIFFICULTIES}
 
 
-def sample(searcher: Searcher, texts: list[str], n: int, levels: int, guidance: float, seed: int = 0) -> np.ndarray:
+def sample(searcher: Searcher, texts: list[str], n: int, levels: int, guidance: float, seed: int = 0, k: int = 1) -> np.ndarray:
     """Images uint8 (P, N, H, W, 3) of n independent ODE trajectories for each prompt, in the order in which they were drawn."""
+    budget = n * -(-levels // k)
     config = SearchConfig(
-        algorithm="best-of-n", budget=n * levels, levels=levels, guidance=guidance, images=n, seed=seed, in_flight=64
+        algorithm="best-of-n", k=k, budget=budget, levels=levels, guidance=guidance, images=n, seed=seed, in_flight=64
     )
     images = []
     for result in searcher.many(texts, config):

@@ -77,5 +77,12 @@ def test_a_search_in_a_tree_that_is_known_sees_the_same_paths_and_no_others():
         assert found["best_chosen"] == 1 and found["ahead"] == 0 and found["images"] == len(nodes)
         lost, best = ("gold_lost", 1 - guide.min()) if arm == "gold" else ("guide_lost", 1 - guide.max())
         assert found[lost] == 0 and found["gold"] == best
+    rest = path_regret.chosen(planned, tree, "an eighth, prune=statistical", 2, 256)
+    assert rest["pruned"] > 0 and rest["images"] < len(nodes)
     part = path_regret.chosen(planned, tree, "half in flight", 2, 60)
     assert part["nfe"] <= 60 and 4 <= part["images"] < 60 and part["ahead"] == np.mean(guide > guide.max() - part["guide_lost"] + 1e-6)
+    blind = path_regret.chosen(planned, tree, "blind", 2, 60)
+    assert blind == path_regret.chosen(planned, tree, "blind", 2, 60)
+    assert blind["best_chosen"] * path_regret.DRAWS % 1 == 0 and 0 < blind["ahead"] < 0.5
+    row = path_regret._summary([part, part], {"blind": [blind, blind]})
+    assert row["gold_over_blind"][0] == round(part["gold"] - blind["gold"], 4) and row["images"] == part["images"]
