@@ -212,7 +212,8 @@ def _summary(found: list[dict[str, float]], others: Mapping[str, list[dict[str, 
     column = {what: np.array([one[what] for one in found]) for what in found[0]}
     row = {what: interval(column[what]) for what in ("best_chosen", "ahead", "guide_lost", "gold_lost", "guide", "gold")}
     for name, other in others.items():
-        row |= {f"{what}_over_{name.replace(' ', '_')}": interval(column[what] - np.array([one[what] for one in other])) for what in ("guide", "gold")}
+        for what in ("guide", "gold"):
+            row[f"{what}_over_{name.replace(' ', '_')}"] = interval(column[what] - np.array([one[what] for one in other]))
     return row | {what: round(float(column[what].mean()), 1) for what in ("nfe", "images", "pruned")}
 
 
