@@ -16,6 +16,7 @@ LEVELS, K = 30, 4  # T, and the jumps that were best there
 CALLS = LEVELS / K  # of a trajectory by such jumps
 LONG = 10  # calls of a trajectory, up to which its jumps count as long ones
 RICH = 7.5  # trajectories from which on the tree was ahead: 2 times T (measured at 2, 4, 8 and 16)
+MOST = 60  # up to which that is certain: 16 times T (at 32 it is not)
 TREE = {"phi_schedule": "constant", "phi": 1.2, "branchings": 12}
 FEW = 60  # trajectories below which an eighth of them in flight is too few for a batch: 16 times T
 SHARE = 0.5  # in flight there, which finds as much
@@ -53,6 +54,7 @@ def choose(config: SearchConfig, model: str, reward: str | ImageReward | None = 
     tree = TREE | ({"in_flight_share": SHARE} if affordable < FEW else {})
     update |= {name: value for name, value in tree.items() if name not in config.model_fields_set}
     here = "" if (config.levels, k) == (LEVELS, K) else f"; T = {config.levels} and k = {k} were not measured themselves"
+    here += "" if affordable <= MOST else f"; of more than {MOST} trajectories, which this budget pays for, nothing is certain"
     why = (
         f"auto takes mcts with long jumps and strong noise: with T = {LEVELS} and k = {K}, at 2, 4, 8 and 16 times T "
         f"(here {config.spendable / config.levels:.3g}) best-of-n with the same jumps needs 1.3 [1.1, 1.8], 1.4 [1.1, 2.0], "

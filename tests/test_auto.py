@@ -51,6 +51,11 @@ def test_where_no_comparison_speaks_for_a_tree_it_takes_best_of_n(asked, why):
     assert {name: getattr(choice.config, name) for name in asked} == asked
 
 
+def test_it_says_that_of_rich_searches_nothing_is_certain():
+    whys = [choose(SearchConfig(algorithm="auto", budget=budget), "scenes").why for budget in (480, 488)]
+    assert "certain" not in whys[0] and whys[1].endswith("; of more than 60 trajectories, which this budget pays for, nothing is certain")
+
+
 def test_a_reward_that_comes_with_the_model_counts_too():
     assert "a reward of your own" in choose(SearchConfig(algorithm="auto"), "scenes", lambda images, prompts: []).why
     assert choose(SearchConfig(algorithm="auto"), "scenes", "scenes").config.algorithm == "mcts"
