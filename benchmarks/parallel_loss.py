@@ -6,8 +6,8 @@ mcts on hard validation prompts with the scenes model, in this process (`--long`
 asked as long as it has fewer units out than its cap, and told in the order in which they end, as by a pool of denoisers. As many searches
 run side by side as fill one batch, so that each has what it may have; `reached` is the mean number of units that were out when one was
 told. Its own bound, a share of the budget in NFE, is lifted (`in_flight_share` 1), but for the arm `default`, which has the settings of
-every search. sd: the within-prompt standard deviation of gold of single samples of the same prompts, by the same jumps. `loss`: gold of one unit
-in flight minus gold of the arm, in sd, paired by prompt and seed, with a 95 % bootstrap interval over prompts, seeds averaged. An arm
+every search. sd: the within-prompt standard deviation of gold of single samples of the same prompts, by the same jumps. `loss`: gold of
+one unit in flight minus gold of the arm, in sd, paired by prompt and seed, with a 95 % bootstrap interval over prompts, seeds averaged. An arm
 holds if the upper end of its loss is below the margin; `cap`: the most in flight up to which all arms hold. Resumable:
 runs/parallel_loss-KEY holds the groups that have ended, KEY stands for weights and settings.
 """

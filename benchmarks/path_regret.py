@@ -49,7 +49,7 @@ from mcts_ray.tree.prune import Pruning
 
 GUIDANCE, CHILDREN, GROUP = 3.0, 2, 4
 DRAWS = 16  # blind searches of each tree
-BATCH = 64
+BATCH = 64  # units out at once, at most
 SAME = 1e-6
 Tree = Mapping[str, np.ndarray]  # node (N,), guide (N,), gold (N,) of its images
 EIGHTH = {"share": 1 / 8}
@@ -112,7 +112,7 @@ def replayed(search: Search, reward: Callable[[Work], float]) -> None:
 def walked(searcher: Searcher, plan: Plan, texts: Sequence[str], most: int, calls: int, images: int) -> list[Tree]:
     """The whole tree of each prompt."""
     searches = [bounded(planned, most, calls, share=1.0) for planned in plan.searches]
-    found, error = searcher.backend.run([Task(search, 64, images) for search in searches], plan, "scenes")
+    found, error = searcher.backend.run([Task(search, BATCH, images) for search in searches], plan, "scenes")
     if error:
         raise error
     trees = []
