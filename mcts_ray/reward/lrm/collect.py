@@ -22,7 +22,7 @@ from mcts_ray.diffusion.resolve import image_size, resolve_model
 from mcts_ray.reward.lrm.layout import read_json
 
 MANIFEST, SCORES = "manifest.jsonl", "scores.jsonl"
-GROUP = 16  # prompts whose images are made together
+GROUP, RENDERED = 16, 256  # prompts whose images are sampled together, captions whose images are rendered together
 MARGIN = 0.25  # of the scores' standard deviation within prompts: images closer than that are a tie
 
 Report = Callable[[str], None]
@@ -79,8 +79,9 @@ def run(
 
         return Renderer(reward, str(resolve_device(device)))
 
-    _add(out, texts, sampler, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
-    _add(out, _rendered(renders, seed), renderer, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
+    _add(out, texts, sampler, GROUP, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
+    captions = _rendered(renders, seed)
+    _add(out, captions, renderer, RENDERED, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
     records = scores_of(out)
     pairs = pair_up(records)
     _replace(out / MANIFEST, pairs)
@@ -88,13 +89,15 @@ def run(
     return out
 
 
-def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Callable[[int, int], None]) -> None:
-    """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
+def _add(
+    out: Path, texts: Sequence[str], load: Callable, at_once: int, images: int, seed: int, report: Callable[[int, int], None]
+) -> None:
+    """Images and scores of the texts that are not there yet, `at_once` at a time; `load` makes what makes them, if it is needed."""
     done = {record["prompt"] for record in scores_of(out) if record["scores"]}
     missing = [text for text in dict.fromkeys(texts) if text not in done]
     make = load() if missing else None
-    for at in range(0, len(missing), GROUP):
-        group = missing[at : at + GROUP]
+    for at in range(0, len(missing), at_once):
+        group = missing[at : at + at_once]
         _write_group(out, group, *make(group, images, seed))
         report(at + len(group), len(missing))
 
@@ -113,7 +116,6 @@ def pair_up(records: Sequence[dict]) -> list[dict]:
             tie = bool(abs(score_a - score_b) <= MARGIN * spread)
             pairs.append({"prompt": record["prompt"], "better": better, "worse": worse, "tie": tie})
     return pairs
-
 
 
 def _rendered(count: int, seed: int) -> list[str]:

@@ -75,15 +75,15 @@ class Renoised:
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def batch(self, rng: np.random.Generator, groups: int, first: int = 0) -> Batch:
-        """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`."""
+    def batch(self, rng: np.random.Generator, groups: int, first: int = 0, noise: torch.Generator | None = None) -> Batch:
+        """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`. noise: None for torch's own."""
         T = self._facts["levels"]
         chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups)]
         sizes = [len(images.index) for images in chosen]
         level_B = np.repeat(rng.integers(1, T + 1, groups), sizes).tolist()
         index_B = np.concatenate([images.index for images in chosen])
         latent_BCHW = torch.from_numpy(np.asarray(self._latent_NCHW[index_B], np.float32))
-        x_BCHW, _ = self._denoiser.levels(T).diffused(latent_BCHW, level_B)
+        x_BCHW, _ = self._denoiser.levels(T).diffused(latent_BCHW, level_B, noise)
         size = {"height": self._size[0], "width": self._size[1]}
         options = {"guidance": self._facts["guidance"], "levels": T, **size}
         settings = [Setting(images.prompt, **options) for images in chosen for _ in images.index]

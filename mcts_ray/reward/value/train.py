@@ -23,12 +23,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mcts_ray.fitting.ahead import Ahead
 from mcts_ray.fitting.early import EarlyStopping
 from mcts_ray.fitting.loop import Progress, Recipe, check_same_run, fit
 from mcts_ray.reward.lrm.collect import SCORES
@@ -38,13 +38,11 @@ from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
 from mcts_ray.reward.value.network import Opinion, Shape, ValueNetwork
 
-if TYPE_CHECKING:
-    from mcts_ray.reward.value.renoised import Renoised
-
 RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay=0.02, ema=0.998, checkpoint_every=500)  # batch: groups
 PATIENCE = 5  # checkpoints without a better one after which training ends
 WATCHED = 1024  # held-out groups that are looked at for it
-RECORDED, RENEWED = 8, 12  # groups of a batch where there are images to make noisy: recorded ones, and of those images
+RECORDED, RENEWED = 8, 18  # groups of a batch where there are images to make noisy: recorded ones, and of those images made noisy
+LATER = 32  # steps after which those are learned from once more: a call of the generator is dearer than a step of the network
 ALIKE = 1e-6  # of the rewards, up to which their spread is that of rounding
 SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
@@ -92,13 +90,14 @@ def run(
     notes = {"images": str(images)} if images else {}
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
-    again = _renoised(images, known, held, out, device) if images else None
+    recorded, again = (RECORDED, _renoised(images, known, held, out, device, seed)) if images else (recipe.batch, None)
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        recorded = RECORDED if again else recipe.batch
         batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
-        if again:
-            batch = joined(batch, again.batch(rng, RENEWED, first=recorded))
+        for turn, number in enumerate((step, step - LATER)) if again else ():
+            if number >= 0:
+                fresh = again(number)
+                batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
         return loss_of(network, batch, center, scale, rank)
 
     if watch.over:  # an earlier run has ended early
@@ -108,11 +107,20 @@ def run(
     return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
 
 
-def _renoised(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:
+def _renoised(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device, seed: int) -> Ahead[Batch]:
+    """States of images made noisy anew, by their number, made in the background with half of torch's threads; the other half are left."""
     from mcts_ray.reward.value.renoised import Renoised
 
     prompts = known.manifest["prompts"]
-    return Renoised(images, known, {prompts[group.prompt] for group in held}, out, device)
+    source = Renoised(images, known, {prompts[group.prompt] for group in held}, out, device)
+
+    def make(number: int) -> Batch:
+        rng = np.random.default_rng([seed, 31, number])
+        return source.batch(rng, RENEWED, noise=torch.Generator().manual_seed(int(rng.integers(2**62))))
+
+    threads = max(1, torch.get_num_threads() // 2)
+    torch.set_num_threads(threads)
+    return Ahead(make, kept=LATER, threads=threads)
 
 
 def loss_of(

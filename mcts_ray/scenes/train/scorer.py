@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from diffusers import AutoencoderKL
 from scipy import ndimage
 from transformers import CLIPTokenizer
 
+from mcts_ray.fitting.ahead import Ahead
 from mcts_ray.fitting.loop import Recipe, fit
 
 from ..render import Arrays, render_arrays
@@ -69,21 +68,6 @@ def train(out: Path, autoencoder: AutoencoderKL, recipe: Recipe = RECIPE, **opti
 
     network, seconds = fit(recipe, model, loss_of_batch, out, **options)
     return _standardised(Scorer(network, words)), seconds
-
-
-class Ahead:
-    """`make(number)` for numbers that mostly follow each other: the next one is made in the background."""
-
-    def __init__(self, make: Callable[[int], Examples]) -> None:
-        self._make, self._made = make, {}
-        self._worker = ThreadPoolExecutor(1)
-
-    def __call__(self, number: int) -> Examples:
-        for wanted in (number, number + 1):
-            if wanted not in self._made:
-                self._made[wanted] = self._worker.submit(self._make, wanted)
-        self._made = {key: made for key, made in self._made.items() if key >= number}
-        return self._made[number].result()
 
 
 @dataclass(frozen=True)

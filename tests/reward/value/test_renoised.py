@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mcts_ray.reward.lrm import collect as images_of
 from mcts_ray.reward.value import train
@@ -55,6 +57,30 @@ def test_at_the_last_level_a_state_is_nearly_its_image(images, collected, tmp_pa
 def test_a_head_is_trained_on_both(images, collected, tiny_folder, tmp_path):
     out = train.run(str(tiny_folder), collected, tmp_path / "head", steps=3, images=images, width=16, device="cpu")
     assert json.loads((out / "metrics.json").read_text())["images"] == str(images)
+
+
+def test_noise_of_a_generator_is_the_same_in_every_batch(images, collected, tmp_path):
+    source = make(images, collected, tmp_path)
+    one, two = (source.batch(np.random.default_rng(0), 2, noise=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one.x, two.x) and torch.equal(one.x0, two.x0)
+
+
+def test_a_training_on_both_that_was_cut_off_ends_as_an_unbroken_one(images, collected, tiny_folder, tmp_path, monkeypatch):
+    """States made in the background, learned from at once and again later, are those of their number, whoever makes them when."""
+    monkeypatch.setattr(train, "LATER", 2)
+    recipe = replace(train.RECIPE, steps=5, checkpoint_every=3, warmup=1)
+    options = {"images": images, "width": 16, "device": "cpu", "recipe": recipe}
+    whole = train.run(str(tiny_folder), collected, tmp_path / "whole", **options)
+
+    def cut(progress):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):  # the first report comes after the last step, so that of step 3 is gone on with
+        train.run(str(tiny_folder), collected, tmp_path / "cut", report=cut, **options)
+    assert torch.load(tmp_path / "cut" / "value.pt", weights_only=True)["step"] == 3
+    again = train.run(str(tiny_folder), collected, tmp_path / "cut", **options)
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", ["model", "reward"])
