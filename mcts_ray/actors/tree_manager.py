@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import pickle
 import secrets
@@ -33,6 +34,7 @@ from mcts_ray.search.base import Cost
 
 log = logging.getLogger(__name__)
 LEARN = 30.0  # seconds for the trainer to take what a search has to teach
+GARBAGE = (10_000, 20, 50)  # of Python's collector: by its own threshold a tenth of the manager's time goes into looking at trees that stay
 POLL = 0.02  # seconds between two looks at a search that somebody else is ending
 
 
@@ -45,6 +47,7 @@ class TreeManager(Entering):
 
     def __init__(self, pickled: bytes, folder: str | None = None, cache: int | None = None) -> None:
         logs.set_up()  # here and in the workers, since nothing else runs in their processes
+        gc.set_threshold(*GARBAGE)
         pool, fusion, paths = pickle.loads(pickled)
         look_in(paths)
         self.archive = Archive(folder)

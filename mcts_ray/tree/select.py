@@ -56,9 +56,12 @@ def select(
 
 def best_arm(arms: list[Node], bonus: float, dead: AbstractSet[Node] = frozenset()) -> tuple[Node | None, float]:
     """The child with the highest upper bound that is not `dead`, and that bound; `bonus` is beta s sqrt(2 ln (N_p + O_p))."""
-    best, bound = None, -math.inf
-    for arm in arms:
-        upper = arm.value + bonus * arm.certainty
-        if (upper > bound or (upper == bound and arm.id < best.id)) and arm not in dead:
-            best, bound = arm, upper
-    return best, bound
+    if dead:
+        arms = [arm for arm in arms if arm not in dead]
+    if not arms:
+        return None, -math.inf
+    bounds = [arm.value + bonus * arm.certainty for arm in arms]
+    bound = max(bounds)
+    if bounds.count(bound) == 1:
+        return arms[bounds.index(bound)], bound
+    return min((arm for arm, upper in zip(arms, bounds) if upper == bound), key=lambda arm: arm.id), bound
