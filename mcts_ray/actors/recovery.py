@@ -103,6 +103,7 @@ class Recovery:
 
     async def _gone(self, worker: Worker, refs: set[str]) -> None:
         """What units were to start from is lost; they stay, and it is made again."""
+        log.warning("%r has not found %d objects that its units start from; they are made again", worker.denoiser, len(refs))
         self.states.drop(refs)
         fused = [unit.work for unit in worker.pending if unit.work.id in worker.starts and worker.starts[unit.work.id].hex() in refs]
         for work in fused:

@@ -32,6 +32,8 @@ from mcts_ray.reward.value.data import Batch, Trajectories
 from mcts_ray.reward.value.record import noted
 from mcts_ray.search import Setting
 
+JUDGED = 64  # prompts whose images the reward is asked about together
+
 
 @dataclass(frozen=True)
 class Images:
@@ -60,15 +62,16 @@ class Renoised:
         self._latent_NCHW = encoded(pairs, pipe.vae, self._size, out)
         place = {name: index for index, name in enumerate(pairs.images)}
         reward, tokens = resolve_reward(facts["reward"], str(device)), facts["text"][0]
+        kept = [record for record in records if record["prompt"] not in left_out and len(record["images"]) > 1]
         self._prompts: list[Images] = []
-        for record in records:
-            files, text = [folder / file for file in record["images"]], record["prompt"]
-            if text not in left_out and len(files) > 1:
-                index = np.array([place.get(digest(file.read_bytes()), -1) for file in files])
+        for at in range(0, len(kept), JUDGED):
+            some = kept[at : at + JUDGED]
+            for record, verdict in zip(some, _verdicts(reward, folder, some, tokens), strict=True):
+                index = np.array([place.get(digest((folder / file).read_bytes()), -1) for file in record["images"]])
                 if index.min() < 0:
                     same = "the same `mcts-ray train reward --kind lrm --collect`"
                     raise ValueError(f"the collection in {folder} was cut off; go on with {same}")
-                self._prompts.append(Images(text, index, np.array(record["scores"]), _verdicts(reward, files, text, tokens)))
+                self._prompts.append(Images(record["prompt"], index, np.array(record["scores"]), verdict))
         if not self._prompts:
             raise ValueError(f"all prompts of the images in {folder} are held out; make images of others too")
 
@@ -110,8 +113,11 @@ class Renoised:
         )
 
 
-def _verdicts(reward: Reward, files: Sequence[Path], prompt: str, tokens: int) -> np.ndarray | None:
-    """What a reward thinks of the words, (n, L, 5), if it tells; without an image read if it does not."""
+def _verdicts(reward: Reward, folder: Path, records: Sequence[dict], tokens: int) -> list[np.ndarray | None]:
+    """What a reward thinks of the words, (n, L, 5) for each record, if it tells; without an image read if it does not."""
     if not hasattr(reward.function, "verdicts"):
-        return None
-    return reward.verdicts(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]), [prompt] * len(files), tokens)
+        return [None] * len(records)
+    images_NHWC = np.stack([np.asarray(Image.open(folder / file).convert("RGB")) for record in records for file in record["images"]])
+    prompts = [record["prompt"] for record in records for _ in record["images"]]
+    cuts = np.cumsum([len(record["images"]) for record in records])[:-1]
+    return np.split(reward.verdicts(images_NHWC, prompts, tokens), cuts)
