@@ -90,6 +90,7 @@ def run(
     notes = {"images": str(images)} if images else {}
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
+    before = torch.get_num_threads()
     recorded, again = (RECORDED, _renoised(images, known, held, out, device, seed)) if images else (recipe.batch, None)
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -100,10 +101,13 @@ def run(
                 batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
         return loss_of(network, batch, center, scale, rank)
 
-    if watch.over:  # an earlier run has ended early
-        seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
-    else:
-        _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
+    try:
+        if watch.over:  # an earlier run has ended early
+            seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
+        else:
+            _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
+    finally:
+        torch.set_num_threads(before)
     return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
 
 
