@@ -68,8 +68,7 @@ class ValueNetwork(nn.Module):
         self.register_buffer("waves", places(shape.grid, 4), persistent=False)
         self.place = nn.Linear(self.waves.shape[1], width)
         self.noise = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, 3 * width))
-        self.near = Near(width)
-        self.patches = Attention(width, shape.heads)
+        self.patches = Block(width, shape.heads, looks_around=False)
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.blocks))
         self.where = nn.Linear(width, 2)
         self.found = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
@@ -92,9 +91,8 @@ class ValueNetwork(nn.Module):
         """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2)."""
         scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
-        patch_BPW = self.near(patch_BPW)
         word_BLW = self.words(embedding_BLD) + level_B1W
-        patch_BPW = patch_BPW + self.patches(patch_BPW, self.patches.seen(word_BLW))
+        patch_BPW = self.patches(patch_BPW, self.patches.across.seen(word_BLW))
         seen = [block.across.seen(patch_BPW) for block in self.blocks]
         word_BLW = self._look(word_BLW, seen)
         where_BL2 = self.where(word_BLW)
@@ -139,19 +137,6 @@ class Map(nn.Module):
         return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
 
 
-class Near(nn.Module):
-    """Patches and those around them: what is larger than a patch has no shape in any one of them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, narrow = nn.LayerNorm(width), max(8, width * 3 // 5)
-        self.mix = nn.Sequential(nn.Conv2d(width, narrow, 3, padding=1), nn.GELU(), nn.Conv2d(narrow, width, 3, padding=1))
-
-    def forward(self, patch_BPW: torch.Tensor) -> torch.Tensor:
-        side = math.isqrt(patch_BPW.shape[1])
-        return patch_BPW + _tokens(self.mix(self.norm(patch_BPW).transpose(1, 2).unflatten(2, (side, side))))
-
-
 class Compare(nn.Module):
     """For each word a feature (B, L, W) of how the place of one word that it picks is displaced from that of another."""
 
@@ -170,16 +155,18 @@ class Compare(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention: to each other, then to the others' tokens, then a feed-forward layer."""
+    """Pre-norm attention: to each other (`looks_around`), then to the others' tokens, then a feed-forward layer."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, looks_around: bool = True) -> None:
         super().__init__()
-        self.around, self.across = Attention(width, heads), Attention(width, heads)
+        self.around = Attention(width, heads) if looks_around else None
+        self.across = Attention(width, heads)
         self.drop = nn.Dropout(DROPOUT)
         self.forth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, token_BNW: torch.Tensor, others: Seen) -> torch.Tensor:
-        token_BNW = token_BNW + self.drop(self.around(token_BNW, self.around.seen(token_BNW)))
+        if self.around is not None:
+            token_BNW = token_BNW + self.drop(self.around(token_BNW, self.around.seen(token_BNW)))
         token_BNW = token_BNW + self.drop(self.across(token_BNW, others))
         return token_BNW + self.drop(self.forth(token_BNW))
 
