@@ -1,7 +1,8 @@
 """Pairs from the generator itself: several images of each prompt, compared by an image reward.
 
     DIR/manifest.jsonl    the pairs (`mcts_ray.reward.lrm.pairs`), written at the end
-    DIR/scores.jsonl      a line for each prompt: its images with their scores, so that pairs can be made again without a model
+    DIR/scores.jsonl      a line for each prompt: its images with their scores, so that pairs can be made again without a model, and
+                          whether they are `rendered`
     DIR/images/           PNG
     DIR/collect.json      what the images depend on
 """
@@ -79,9 +80,8 @@ def run(
 
         return Renderer(reward, str(resolve_device(device)))
 
-    _add(out, texts, sampler, GROUP, images, seed, lambda done, of: report(f"{done} of {of} prompts sampled"))
-    captions = _rendered(renders, seed)
-    _add(out, captions, renderer, RENDERED, images, seed, lambda done, of: report(f"{done} of {of} captions rendered"))
+    _add(out, texts, sampler, images, seed, report)
+    _add(out, _rendered(renders, seed), renderer, images, seed, report, rendered=True)
     records = scores_of(out)
     pairs = pair_up(records)
     _replace(out / MANIFEST, pairs)
@@ -89,17 +89,15 @@ def run(
     return out
 
 
-def _add(
-    out: Path, texts: Sequence[str], load: Callable, at_once: int, images: int, seed: int, report: Callable[[int, int], None]
-) -> None:
-    """Images and scores of the texts that are not there yet, `at_once` at a time; `load` makes what makes them, if it is needed."""
+def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int, report: Report, rendered: bool = False) -> None:
+    """Images and scores of the texts that are not there yet, a group at a time; `load` makes what makes them, if it is needed."""
     done = {record["prompt"] for record in scores_of(out) if record["scores"]}
     missing = [text for text in dict.fromkeys(texts) if text not in done]
-    make = load() if missing else None
+    make, at_once = load() if missing else None, RENDERED if rendered else GROUP
     for at in range(0, len(missing), at_once):
         group = missing[at : at + at_once]
-        _write_group(out, group, *make(group, images, seed))
-        report(at + len(group), len(missing))
+        _write_group(out, group, *make(group, images, seed), rendered)
+        report(f"{at + len(group)} of {len(missing)} {'captions rendered' if rendered else 'prompts sampled'}")
 
 
 def pair_up(records: Sequence[dict]) -> list[dict]:
@@ -168,7 +166,7 @@ def _record(line: str, where: str) -> dict:
     return record
 
 
-def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
+def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray, rendered: bool) -> None:
     """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again.
 
     A prompt without a score is left out, so that it is tried again.
@@ -181,7 +179,8 @@ def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, scor
         for name, image in zip(names, images):
             Image.fromarray(image).save(out / name)
         finite = [(name, float(score)) for name, score in zip(names, scores) if np.isfinite(score)]
-        records.append({"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]})
+        record = {"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]}
+        records.append(record | ({"rendered": True} if rendered else {}))
     _replace(out / SCORES, records)
 
 
