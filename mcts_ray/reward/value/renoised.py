@@ -81,7 +81,7 @@ class Renoised:
         return len(self._prompts)
 
     def batch(self, rng: np.random.Generator, groups: int, first: int = 0, noise: torch.Generator | None = None) -> Batch:
-        """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`. noise: whose, None for torch's."""
+        """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`. noise: torch's own if None."""
         T = self._facts["levels"]
         chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups, p=self._share)]
         sizes = [len(images.index) for images in chosen]
