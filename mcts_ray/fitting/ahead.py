@@ -19,7 +19,7 @@ class Ahead(Generic[Made]):
     """
 
     def __init__(self, make: Callable[[int], Made], *, kept: int = 0, threads: int | None = None) -> None:
-        self._make, self._kept, self._newest = make, kept, 0
+        self._make, self._kept = make, kept
         self._made: dict[int, Future[Made]] = {}
         # a thread of Python has a number of OpenMP threads of its own
         self._worker = ThreadPoolExecutor(1, initializer=torch.set_num_threads if threads else None, initargs=(threads,) if threads else ())
@@ -28,7 +28,6 @@ class Ahead(Generic[Made]):
         for wanted in (number, number + 1):
             if wanted not in self._made:
                 self._made[wanted] = self._worker.submit(self._make, wanted)
-        made = self._made[number]
-        self._newest = max(self._newest, number)
-        self._made = {key: value for key, value in self._made.items() if key >= self._newest - self._kept}
+        made, oldest = self._made[number], max(self._made) - 1 - self._kept
+        self._made = {key: value for key, value in self._made.items() if key >= oldest}
         return made.result()

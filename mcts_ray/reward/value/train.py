@@ -90,8 +90,9 @@ def run(
     notes = {"images": str(images)} if images else {}
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
-    before = torch.get_num_threads()
-    recorded, again = (RECORDED, _renoised(images, known, held, out, device, seed)) if images else (recipe.batch, None)
+    all_threads = torch.get_num_threads()
+    half = max(1, all_threads // 2)
+    recorded, again = (RECORDED, _renoised(images, known, held, out, device, seed, half)) if images else (recipe.batch, None)
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
@@ -101,18 +102,22 @@ def run(
                 batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
         return loss_of(network, batch, center, scale, rank)
 
+    if again:
+        torch.set_num_threads(half)
     try:
         if watch.over:  # an earlier run has ended early
             seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
         else:
             _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(all_threads)
     return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
 
 
-def _renoised(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device, seed: int) -> Ahead[Batch]:
-    """States of images made noisy anew, by their number, made in the background with half of torch's threads; the other half are left."""
+def _renoised(
+    images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device, seed: int, threads: int
+) -> Ahead[Batch]:
+    """States of images made noisy anew, by their number, made in the background with so many of torch's threads."""
     from mcts_ray.reward.value.renoised import Renoised
 
     prompts = known.manifest["prompts"]
@@ -122,8 +127,6 @@ def _renoised(images: Path, known: Trajectories, held: list[Group], out: Path, d
         rng = np.random.default_rng([seed, 31, number])
         return source.batch(rng, RENEWED, noise=torch.Generator().manual_seed(int(rng.integers(2**62))))
 
-    threads = max(1, torch.get_num_threads() // 2)
-    torch.set_num_threads(threads)
     return Ahead(make, kept=LATER, threads=threads)
 
 
