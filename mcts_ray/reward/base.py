@@ -5,12 +5,12 @@ Legend: N images, H x W pixels, C = 3 channels, L tokens of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-
+import torch
 
 VERDICT = 5  # numbers that a reward may tell of a word
 
@@ -22,11 +22,28 @@ class ImageReward(Protocol):
     `center` and `scale`, by which a weighted sum makes rewards of different units comparable (default 0 and 1), and
     `verdicts(images_NHWC, prompts)`, an array (N, L, 5) of what it thinks of the single words, for a value head to learn from: for each
     token of the *generator's* text encoder the probability that what it states is shown, 1 where it states something, x and y in
-    [-1, 1] of the place that it speaks of, and 1 where it speaks of a place.
+    [-1, 1] of the place that it speaks of, and 1 where it speaks of a place, and
+    `reading(prompts)`, the `Reading` of a reward that is itself a network whose words look at patches, for a value head to begin with.
     """
 
     def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> Sequence[float]:
         """Scores (N,) of uint8 images (N, H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a reward reads N prompts of L tokens of the generator, and with which weights (`mcts_ray.reward.value.network`).
+
+    parts: state dicts by the name of the part of a `ValueNetwork` that is to begin with them. word (N, L, W): what its words are before
+    they look. counts (N, L): 1 where a word counts for the score, else 0. relates (N, L): 1 where it speaks of how two others are placed
+    to each other, and between (N, 2, L): of which two.
+    """
+
+    parts: Mapping[str, Mapping[str, torch.Tensor]]
+    word: torch.Tensor
+    counts: torch.Tensor
+    relates: torch.Tensor
+    between: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from mcts_ray.reward.base import Reading
+
 from .grammar import parse
 from .render import SIDE
 
@@ -67,9 +69,7 @@ class ScorerNetwork(nn.Module):
         word_NLD = word_NLD + self._displacement(token_NL, word_NLD)
         for block in self.text:
             word_NLD = block(word_NLD, patch_NPD)
-        repeated = token_NL[:, 1:] == token_NL[:, :-1]  # the end of the caption is also its padding
-        weight_NL = self.states_fact[token_NL] * F.pad(~repeated, (1, 0), value=True)
-        return self.head(word_NLD).squeeze(-1), weight_NL
+        return self.head(word_NLD).squeeze(-1), self.states(token_NL)
 
     def verdicts(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
         """(N, L, 5): probability that the token's fact holds, 1 if it states one, where (x, y), 1 if `where` has been taught for it."""
@@ -82,13 +82,22 @@ class ScorerNetwork(nn.Module):
     def _displacement(self, token_NL: torch.Tensor, word_NLD: torch.Tensor) -> torch.Tensor:
         """For each word that begins a relation, a feature (N, L, D) of how the shape after it is displaced from the one before it,
         both being `where` their words say; 0 for other words."""
+        at_NL2 = self.where(word_NLD)
+        first, second = (at_NL2.gather(1, index[..., None].expand_as(at_NL2)) for index in self.between(token_NL))
+        moved = second - first
+        return self.compare(torch.cat([moved, moved.abs()], -1)) * self.relates[token_NL][..., None]
+
+    def between(self, token_NL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each token the place (N, L) of the nearest shape before it and of that after it."""
         shape_NL, place = self.names_shape[token_NL] > 0, torch.arange(token_NL.shape[1], device=token_NL.device)
         before_NL = torch.where(shape_NL, place, 0).cummax(1).values
         after_NL = torch.where(shape_NL, place, token_NL.shape[1] - 1).flip(1).cummin(1).values.flip(1)
-        at_NL2 = self.where(word_NLD)
-        first, second = (at_NL2.gather(1, index[..., None].expand_as(at_NL2)) for index in (before_NL, after_NL))
-        moved = second - first
-        return self.compare(torch.cat([moved, moved.abs()], -1)) * self.relates[token_NL][..., None]
+        return before_NL, after_NL
+
+    def states(self, token_NL: torch.Tensor) -> torch.Tensor:
+        """1 where a token states a fact (N, L), else 0."""
+        repeated = token_NL[:, 1:] == token_NL[:, :-1]  # the end of the caption is also its padding
+        return self.states_fact[token_NL] * F.pad(~repeated, (1, 0), value=True)
 
     def forward(self, image_NCHW: torch.Tensor, token_NL: torch.Tensor) -> torch.Tensor:
         logit_NL, weight_NL = self.facts(image_NCHW, token_NL)
@@ -152,14 +161,25 @@ class Scorer:
         """What it thinks of single words, (N, L, 5) as in `mcts_ray.reward.base`; places are those of colours and shapes."""
         return self._each(self.network.verdicts, images, prompts)
 
+    @torch.no_grad()
+    def reading(self, prompts: Sequence[str]) -> Reading:
+        """How it reads, for a value head to begin with."""
+        network, token_NL = self.network, self._tokens(prompts).to(self.device)
+        parts = {"blocks": network.text, "where": network.where, "compare.moved": network.compare, "verdict": network.head}
+        states = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
+        word_NLD = network.word(token_NL) + network.position
+        return Reading(states, word_NLD, network.states(token_NL), network.relates[token_NL], torch.stack(network.between(token_NL), 1))
+
+    def _tokens(self, prompts: Sequence[str]) -> torch.Tensor:
+        captions = [parse(prompt).caption for prompt in prompts]
+        return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
     @torch.inference_mode()
     def _each(self, tell: Callable[..., torch.Tensor], images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         """`tell` of images and caption tokens, in batches."""
         if images.shape[1:] != (SIDE, SIDE, 3):
             raise ValueError(f"The scenes reward reads {SIDE}×{SIDE} RGB images; got {images.shape[1:]}.")
-        captions = [parse(prompt).caption for prompt in prompts]
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        told = []
+        tokens, told = self._tokens(prompts), []
         for at in range(0, len(images), BATCH):
             x = torch.from_numpy(images[at : at + BATCH]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             told.append(tell(x, tokens[at : at + BATCH].to(self.device)).cpu())

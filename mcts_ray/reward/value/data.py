@@ -92,6 +92,13 @@ class Trajectories(Shards):
         held = self.held_out({group.prompt for group in self.groups})
         return [g for g in self.groups if g.prompt not in held], [g for g in self.groups if g.prompt in held]
 
+    def texts(self, groups: list[Group]) -> tuple[list[str], torch.Tensor]:
+        """The prompts of some groups, each once, and their embeddings (P, L, D)."""
+        found = {group.prompt: group for group in groups}
+        rows = ((self.shards[group.shard], group) for group in found.values())
+        embeddings = [shard["embeddings"][int(shard["prompt"][group.start])] for shard, group in rows]
+        return [self.manifest["prompts"][prompt] for prompt in found], torch.stack(embeddings).float()
+
     def batch(self, groups: list[Group], device: torch.device | str = "cpu") -> Batch:
         """The states of some groups."""
         parts = [(self.shards[g.shard], slice(g.start, g.stop)) for g in groups]

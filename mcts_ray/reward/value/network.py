@@ -1,9 +1,10 @@
-"""The network of the value head: patches of the generator's feature maps and the words of the prompt look at each other.
+"""The network of the value head: words of the prompt look at patches of the generator's feature maps.
 
 Pooled features lose which colour is on which shape and where; so the maps stay maps. They are brought to one grid of patches and added up
-with the predicted image and the noisy state; the patches look at the words, then the words look at each other and at the patches,
-as a reader who checks a picture against its caption. Between two looks a word is told where it has found what it speaks of, and how
-two words that it picks are displaced. In the end every word gives a verdict, and a weighted mean over the words says what to expect.
+with the predicted image and the noisy state, and the patches see those around them. The words look at each other and at the patches, as a
+reader who checks a picture against its caption, twice: between the looks a word is told how what two words have found is displaced. In the
+end every word gives a verdict, and a weighted mean over the words says what to expect. How words look is what a reward that is such a reader
+itself can lend (`mcts_ray.reward.value.reading`).
 
 Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P = G^2, L words of width D, W width of the network.
 """
@@ -11,7 +12,7 @@ Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P =
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,9 @@ from torch import nn
 from torch.nn import functional as F
 
 WAVES = 16  # of the log-SNR
-DROPOUT = 0.1  # in training: rewards are few, one for all states of a trajectory
+DROPOUT = 0.05  # in training: rewards are few, one for all states of a trajectory
+INNER = 48  # width of what patches learn of those around them
 LOG_VARIANCE = (-7.0, 3.0)  # bounds, in squared standard deviations of the reward
-
-Seen = tuple[torch.Tensor, torch.Tensor]  # keys and values (B, heads, M, W / heads) of M tokens
-
 
 @dataclass(frozen=True)
 class Opinion:
@@ -41,7 +40,7 @@ class Shape:
     """What fixes the shapes of a value network.
 
     taps: channels of the generator's feature maps by tap name. latent: channels C. text: width D of the prompt embedding. grid: G.
-    width, heads: of the network. blocks: how often the words look at the patches.
+    width, heads: of the network. blocks: of a look.
     """
 
     taps: Mapping[str, int]
@@ -53,32 +52,46 @@ class Shape:
     blocks: int = 2
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the network makes of the words of B prompts, whatever the picture: themselves (B, L, W), how much each counts (B, L, before
+    the softmax), whether it speaks of two others (B, L, a logit), and of which (B, 2, L, L, before the softmax over the last)."""
+
+    word: torch.Tensor
+    counts: torch.Tensor
+    relates: torch.Tensor
+    between: torch.Tensor
+
+
 class ValueNetwork(nn.Module):
     """The standardised reward to expect of a state, and why.
 
-    mean = m + c sum_l w_l sigmoid(v_l), w = softmax over words, v_l the verdict of word l; m, w, v, c are learned.
+    mean = m + a + b sum_l w_l sigmoid(v_l), w = softmax over words, v_l the verdict of word l; m, a, b, w, v are learned.
     """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape, width = shape, shape.width
+        options = {"dim_feedforward": 2 * width, "dropout": DROPOUT, "activation": "gelu", "batch_first": True, "norm_first": True}
         self.maps = nn.ModuleDict({_key(name): Map(channels, width) for name, channels in shape.taps.items()})
-        self.latents = nn.Linear(2 * shape.latent, width)
-        self.words = nn.Linear(shape.text, width)
+        self.latents = nn.Sequential(_conv(2 * shape.latent, INNER), nn.GELU(), _conv(INNER, width))
         self.register_buffer("waves", places(shape.grid, 4), persistent=False)
         self.place = nn.Linear(self.waves.shape[1], width)
         self.noise = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, 3 * width))
-        self.patches = Block(width, shape.heads, looks_around=False)
-        self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.blocks))
+        self.around = nn.ModuleList(Around(width) for _ in range(2))
+        self.words = nn.Linear(shape.text, width)
+        self.context = nn.TransformerEncoderLayer(width, shape.heads, **options)
+        self.meaning = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(nn.TransformerDecoderLayer(width, shape.heads, **options) for _ in range(shape.blocks))
         self.where = nn.Linear(width, 2)
-        self.found = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.compare = Compare(width)
         self.verdict = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.weight = nn.Linear(width, 1)
-        self.share = nn.Linear(1, 1, bias=False)
+        self.share = nn.Linear(1, 1)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2))
-        for value in (self.head[-1].weight, self.head[-1].bias, self.share.weight):
-            nn.init.zeros_(value)
+        for layer in (self.noise[-1], self.head[-1], self.share):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(
         self,
@@ -91,28 +104,32 @@ class ValueNetwork(nn.Module):
         """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2)."""
         scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
-        word_BLW = self.words(embedding_BLD) + level_B1W
-        patch_BPW = self.patches(patch_BPW, self.patches.across.seen(word_BLW))
-        seen = [block.across.seen(patch_BPW) for block in self.blocks]
-        word_BLW = self._look(word_BLW, seen)
+        for block in self.around:
+            patch_BPW = patch_BPW + block(patch_BPW, self.shape.grid)
+        words = self.read(embedding_BLD)
+        word_BLW = self._look(words.word + level_B1W, patch_BPW)
         where_BL2 = self.where(word_BLW)
-        word_BLW = word_BLW + self.found(where_BL2) + self.compare(word_BLW, where_BL2)
-        word_BLW = self._look(word_BLW, seen)
-        verdict_BL1, weight_BL1 = self.verdict(word_BLW), self.weight(word_BLW).softmax(1)
+        word_BLW = self._look(word_BLW + self.compare(words, where_BL2), patch_BPW)
+        verdict_BL1, weight_BL1 = self.verdict(word_BLW), words.counts.softmax(1)[..., None]
         pooled_BW, share_B1 = (weight_BL1 * word_BLW).sum(1), (weight_BL1 * verdict_BL1.sigmoid()).sum(1)
         mean_B, log_variance_B = self.head(pooled_BW + level_B1W[:, 0]).unbind(1)
         mean_B = mean_B + self.share(share_B1).squeeze(1)
         return Opinion(mean_B, log_variance_B.clamp(*LOG_VARIANCE), verdict_BL1.squeeze(2), where_BL2)
 
-    def _look(self, word_BLW: torch.Tensor, seen: Sequence[Seen]) -> torch.Tensor:
-        for block, patches in zip(self.blocks, seen, strict=True):
-            word_BLW = block(word_BLW, patches)
+    def read(self, embedding_BLD: torch.Tensor) -> Words:
+        """Prompts alone."""
+        word_BLW = self.meaning(self.context(self.words(embedding_BLD)))
+        return Words(word_BLW, self.weight(word_BLW).squeeze(2), *self.compare.choose(word_BLW))
+
+    def _look(self, word_BLW: torch.Tensor, patch_BPW: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            word_BLW = block(word_BLW, patch_BPW)
         return word_BLW
 
     def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
         """The sum of all maps on one grid (B, P, W)."""
         grid = self.shape.grid
-        total_BPW = self.latents(_tokens(to_grid(latent_BCHW, grid, exact=True))) + self.place(self.waves)
+        total_BPW = _tokens(self.latents(to_grid(latent_BCHW, grid, exact=True))) + self.place(self.waves)
         for name in self.shape.taps:
             total_BPW = total_BPW + self.maps[_key(name)](taps[name], grid)
         return total_BPW
@@ -137,60 +154,37 @@ class Map(nn.Module):
         return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
 
 
-class Compare(nn.Module):
-    """For each word a feature (B, L, W) of how the place of one word that it picks is displaced from that of another."""
+class Around(nn.Module):
+    """What a patch learns (B, P, W) of those around it, through a narrow 3 x 3 convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.pick, self.key = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.convolve = nn.Sequential(nn.Conv2d(width, INNER, 1), nn.GELU(), _conv(INNER, INNER), nn.GELU(), nn.Conv2d(INNER, width, 1))
+
+    def forward(self, patch_BPW: torch.Tensor, grid: int) -> torch.Tensor:
+        return _tokens(self.convolve(self.norm(patch_BPW).transpose(1, 2).unflatten(2, (grid, grid))))
+
+
+class Compare(nn.Module):
+    """For each word a feature (B, L, W) of how the place of one word that it picks is displaced from that of another, as far as it
+    speaks of two."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pick, self.key, self.relates = nn.Linear(width, 2 * width), nn.Linear(width, width), nn.Linear(width, 1)
         self.moved = nn.Sequential(nn.Linear(4, width), nn.GELU(), nn.Linear(width, width))
 
-    def forward(self, word_BLW: torch.Tensor, where_BL2: torch.Tensor) -> torch.Tensor:
-        word_BLW = self.norm(word_BLW)
+    def choose(self, word_BLW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`relates` and `between` of `Words`."""
         pick_B2LW = self.pick(word_BLW).unflatten(2, (2, -1)).transpose(1, 2)
         match_B2LL = pick_B2LW @ self.key(word_BLW)[:, None].transpose(2, 3) / word_BLW.shape[2] ** 0.5
-        first_BL2, second_BL2 = (match_B2LL.softmax(3) @ where_BL2[:, None]).unbind(1)
+        return self.relates(word_BLW).squeeze(2), match_B2LL
+
+    def forward(self, words: Words, where_BL2: torch.Tensor) -> torch.Tensor:
+        first_BL2, second_BL2 = (words.between.softmax(3) @ where_BL2[:, None]).unbind(1)
         moved_BL2 = second_BL2 - first_BL2
-        return self.moved(torch.cat([moved_BL2, moved_BL2.abs()], -1))
-
-
-class Block(nn.Module):
-    """Pre-norm attention: to each other (`looks_around`), then to the others' tokens, then a feed-forward layer."""
-
-    def __init__(self, width: int, heads: int, looks_around: bool = True) -> None:
-        super().__init__()
-        self.around = Attention(width, heads) if looks_around else None
-        self.across = Attention(width, heads)
-        self.drop = nn.Dropout(DROPOUT)
-        self.forth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, token_BNW: torch.Tensor, others: Seen) -> torch.Tensor:
-        if self.around is not None:
-            token_BNW = token_BNW + self.drop(self.around(token_BNW, self.around.seen(token_BNW)))
-        token_BNW = token_BNW + self.drop(self.across(token_BNW, others))
-        return token_BNW + self.drop(self.forth(token_BNW))
-
-
-class Attention(nn.Module):
-    """Multi-head attention of N tokens to M others, each layer-normalised first."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm, self.other = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key_value, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-
-    def seen(self, other_BMW: torch.Tensor) -> Seen:
-        """Keys and values of the others, which one can look at several times."""
-        key, value = (self._split(part) for part in self.key_value(self.other(other_BMW)).chunk(2, -1))
-        return key, value
-
-    def forward(self, token_BNW: torch.Tensor, others: Seen) -> torch.Tensor:
-        query = self._split(self.query(self.norm(token_BNW)))
-        return self.out(F.scaled_dot_product_attention(query, *others).transpose(1, 2).flatten(2))
-
-    def _split(self, token_BNW: torch.Tensor) -> torch.Tensor:
-        return token_BNW.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return self.moved(torch.cat([moved_BL2, moved_BL2.abs()], -1)) * words.relates.sigmoid()[..., None]
 
 
 def to_grid(map_BChw: torch.Tensor, grid: int, exact: bool = False) -> torch.Tensor:
@@ -218,6 +212,10 @@ def fourier(log_snr_B: torch.Tensor) -> torch.Tensor:
     frequency_K = torch.exp(torch.linspace(math.log(0.05), math.log(3.0), WAVES, device=log_snr_B.device))
     angle_BK = log_snr_B.clamp(-16, 16)[:, None] * frequency_K
     return torch.cat([angle_BK.sin(), angle_BK.cos()], 1)
+
+
+def _conv(channels: int, width: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, width, 3, padding=1)
 
 
 def _tokens(map_BChw: torch.Tensor) -> torch.Tensor:

@@ -80,6 +80,11 @@ class Renoised:
     def __len__(self) -> int:
         return len(self._prompts)
 
+    def texts(self, limit: int) -> tuple[list[str], torch.Tensor]:
+        """At most `limit` prompts and their embeddings (P, L, D)."""
+        prompts = [images.prompt for images in self._prompts[:: max(1, len(self) // limit)][:limit]]
+        return prompts, torch.stack([self._denoiser.prompts.get(prompt).embedding for prompt in prompts]).float().clone()
+
     def batch(self, rng: np.random.Generator, groups: int, first: int = 0, noise: torch.Generator | None = None) -> Batch:
         """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`. noise: torch's own if None."""
         T = self._facts["levels"]

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mcts_ray.fitting.ahead import Ahead
@@ -36,7 +37,10 @@ from mcts_ray.reward.lrm.pairs import digest
 from mcts_ray.reward.value.data import Batch, Group, Trajectories, joined
 from mcts_ray.reward.value.head import Config, ValueHead
 from mcts_ray.reward.value.measure import by_level, predict, summary
+from mcts_ray.reward.resolve import resolve_reward
 from mcts_ray.reward.value.network import Opinion, Shape, ValueNetwork
+from mcts_ray.reward.value.reading import borrow
+from mcts_ray.reward.value.renoised import Renoised
 
 RECIPE = Recipe("value", steps=6000, batch=32, lr=1e-3, warmup=200, weight_decay=0.02, ema=0.998, checkpoint_every=500)  # batch: groups
 PATIENCE = 5  # checkpoints without a better one after which training ends
@@ -49,6 +53,8 @@ BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
 RANK = 0.5  # weight of ranking
 PLACE = 2.0  # of the places of words, beside the verdicts
+WORDS = 3.0  # weight of both
+READ = 4096  # prompts from which it is learned what words are to a reward that lends its way of reading
 
 
 def run(
@@ -92,7 +98,10 @@ def run(
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
     all_threads = torch.get_num_threads()
     half = max(1, all_threads // 2)
-    recorded, again = (RECORDED, _renoised(images, known, held, out, device, seed, half)) if images else (recipe.batch, None)
+    source = _source(images, known, held, out, device) if images else None
+    recorded, again = (RECORDED, _renoised(source, seed, half)) if source else (recipe.batch, None)
+    if not (out / f"{recipe.name}.pt").is_file():
+        _begin(network, known, kept, source, device, seed)
 
     def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
@@ -114,20 +123,30 @@ def run(
     return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
 
 
-def _renoised(
-    images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device, seed: int, threads: int
-) -> Ahead[Batch]:
-    """States of images made noisy anew, by their number, made in the background with so many of torch's threads."""
-    from mcts_ray.reward.value.renoised import Renoised
-
+def _source(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:
     prompts = known.manifest["prompts"]
-    source = Renoised(images, known, {prompts[group.prompt] for group in held}, out, device)
+    return Renoised(images, known, {prompts[group.prompt] for group in held}, out, device)
+
+
+def _renoised(source: Renoised, seed: int, threads: int) -> Ahead[Batch]:
+    """States of images made noisy anew, by their number, made in the background with so many of torch's threads."""
 
     def make(number: int) -> Batch:
         rng = np.random.default_rng([seed, 31, number])
         return source.batch(rng, RENEWED, noise=torch.Generator().manual_seed(int(rng.integers(2**62))))
 
     return Ahead(make, kept=LATER, threads=threads)
+
+
+def _begin(
+    network: ValueNetwork, known: Trajectories, kept: list[Group], source: Renoised | None, device: torch.device, seed: int
+) -> None:
+    """What the reward can lend (`mcts_ray.reward.value.reading`), read off the prompts of trajectories and images."""
+    prompts, embedding_PLD = known.texts(kept)
+    if source:
+        more, embeddings = source.texts(READ)
+        prompts, embedding_PLD = prompts + more, torch.cat([embedding_PLD, embeddings])
+    borrow(network, resolve_reward(known.manifest["reward"], str(device)), prompts, embedding_PLD.to(device), seed)
 
 
 def loss_of(
@@ -140,7 +159,7 @@ def loss_of(
     if rank:
         parts["rank"] = rank * ranking(said.mean, true_B, batch.group)
     if batch.verdict is not None:
-        parts["words"] = words(said, batch.verdict)
+        parts["words"] = WORDS * words(said, batch.verdict)
     return sum(parts.values()), {name: part.item() for name, part in parts.items()}
 
 
@@ -213,7 +232,22 @@ def _units(data: Trajectories, network: ValueNetwork, groups: list[Group], seed:
         module = network.maps[name.replace(".", "_")]
         module.center.copy_(map_BChw.mean((0, 2, 3)))
         module.spread.copy_(map_BChw.std((0, 2, 3)).clamp(min=1e-3))
-    return rewards.mean().item(), scale
+    center = rewards.mean().item()
+    if batch.verdict is not None:
+        slope, offset = _share_of(batch.verdict, (batch.reward - center) / scale)
+        nn.init.constant_(network.share.weight, slope)
+        nn.init.constant_(network.share.bias, offset)
+    return center, scale
+
+
+def _share_of(verdict_BLV: torch.Tensor, true_B: torch.Tensor) -> tuple[float, float]:
+    """The line (slope, offset) from the mean of a picture's verdicts to its reward; 0, 0 where the verdicts are all alike."""
+    holds_BL, states_BL = verdict_BLV[..., 0], verdict_BLV[..., 1]
+    share_B = (holds_BL * states_BL).sum(1) / states_BL.sum(1).clamp(min=1)
+    if share_B.std() <= ALIKE:
+        return 0.0, 0.0
+    slope, offset = np.polyfit(share_B.double().cpu().numpy(), true_B.double().cpu().numpy(), 1)
+    return float(slope), float(offset)
 
 
 def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Watch, out: Path, notes: dict) -> Path:
