@@ -1,8 +1,7 @@
 """Pairs from the generator itself: several images of each prompt, compared by an image reward.
 
     DIR/manifest.jsonl    the pairs (`mcts_ray.reward.lrm.pairs`), written at the end
-    DIR/scores.jsonl      a line for each prompt: its images with their scores, so that pairs can be made again without a model, and
-                          whether they are `rendered`
+    DIR/scores.jsonl      a line for each prompt: its images with their scores, so that pairs can be made again without a model
     DIR/images/           PNG
     DIR/collect.json      what the images depend on
 """
@@ -96,7 +95,7 @@ def _add(out: Path, texts: Sequence[str], load: Callable, images: int, seed: int
     make, at_once = load() if missing else None, RENDERED if rendered else GROUP
     for at in range(0, len(missing), at_once):
         group = missing[at : at + at_once]
-        _write_group(out, group, *make(group, images, seed), rendered)
+        _write_group(out, group, *make(group, images, seed))
         report(f"{at + len(group)} of {len(missing)} {'captions rendered' if rendered else 'prompts sampled'}")
 
 
@@ -166,7 +165,7 @@ def _record(line: str, where: str) -> dict:
     return record
 
 
-def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray, rendered: bool) -> None:
+def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, score_PN: np.ndarray) -> None:
     """Images first, then scores.jsonl as a whole, renamed at the end: a group is there in full, or is made again.
 
     A prompt without a score is left out, so that it is tried again.
@@ -179,8 +178,7 @@ def _write_group(out: Path, group: Sequence[str], images_PNHWC: np.ndarray, scor
         for name, image in zip(names, images):
             Image.fromarray(image).save(out / name)
         finite = [(name, float(score)) for name, score in zip(names, scores) if np.isfinite(score)]
-        record = {"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]}
-        records.append(record | ({"rendered": True} if rendered else {}))
+        records.append({"prompt": prompt, "images": [name for name, _ in finite], "scores": [score for _, score in finite]})
     _replace(out / SCORES, records)
 
 

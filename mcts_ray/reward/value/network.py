@@ -3,8 +3,8 @@
 Pooled features lose which colour is on which shape and where; so the maps stay maps. They are brought to one grid of patches and added up
 with the predicted image and the noisy state, and the patches see those around them. The words look at each other and at the patches, as a
 reader who checks a picture against its caption, twice: between the looks a word is told how what two words have found is displaced. In the
-end every word gives a verdict, and a weighted mean over the words says what to expect. How words look is what a reward that is such a reader
-itself can lend (`mcts_ray.reward.value.reading`).
+end every word gives a verdict, and a weighted mean over the words says what to expect. How words look is what a reward that is such a
+reader itself can lend (`mcts_ray.reward.value.reading`).
 
 Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P = G^2, L words of width D, W width of the network.
 """

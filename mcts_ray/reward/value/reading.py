@@ -1,8 +1,8 @@
 """A value head that begins with a reward's own way of reading.
 
-Whether words fit a picture takes long to learn from scores, even from verdicts on every word: a reward that is a network whose words look at
-patches has learned it from many more pictures. Such a reward lends the head the weights with which words look; what it takes prompts
-for, the head learns from the generator's embeddings of them in seconds, no picture needed,
+Whether words fit a picture takes long to learn from scores, even from verdicts on every word: a reward that is a network whose words
+look at patches has learned it from many more pictures. Such a reward lends the head the weights with which words look; what it takes
+prompts for, the head learns from the generator's embeddings of them in seconds, no picture needed,
 
     READ = |word - word'|^2 / var word' + CE(relates) / 4 + CE(between where it relates) / 30 + CE(counts) / 30
 
@@ -52,7 +52,8 @@ def _take(network: ValueNetwork, reading: Reading) -> bool:
 def _learn_words(network: ValueNetwork, reading: Reading, embedding_PLD: torch.Tensor, seed: int) -> float:
     """Minimise READ over what depends on prompts alone."""
     device, generator = embedding_PLD.device, torch.Generator().manual_seed(seed)
-    read = (network.words, network.context, network.meaning, network.weight, network.compare.pick, network.compare.key, network.compare.relates)
+    compare = network.compare
+    read = (network.words, network.context, network.meaning, network.weight, compare.pick, compare.key, compare.relates)
     optimizer = torch.optim.AdamW([weight for part in read for weight in part.parameters()], LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     true = [part.to(device) for part in (reading.word, reading.counts, reading.relates, reading.between)]

@@ -33,7 +33,6 @@ from mcts_ray.reward.value.record import noted
 from mcts_ray.search import Setting
 
 JUDGED = 64  # prompts whose images the reward is asked about together
-SAMPLED = 0.6  # of the groups of a batch that are of sampled images, where there are rendered ones too
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class Renoised:
                 self._prompts.append(Images(record["prompt"], index, np.array(record["scores"]), verdict))
         if not self._prompts:
             raise ValueError(f"all prompts of the images in {folder} are held out; make images of others too")
-        self._share = _shares(np.array([record.get("rendered", False) for record in kept]))
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -88,7 +86,7 @@ class Renoised:
     def batch(self, rng: np.random.Generator, groups: int, first: int = 0, noise: torch.Generator | None = None) -> Batch:
         """States of `groups` prompts, all images of a prompt at one level; groups are numbered from `first`. noise: torch's own if None."""
         T = self._facts["levels"]
-        chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups, p=self._share)]
+        chosen = [self._prompts[index] for index in rng.choice(len(self._prompts), groups)]
         sizes = [len(images.index) for images in chosen]
         level_B = np.repeat(rng.integers(1, T + 1, groups), sizes).tolist()
         index_B = np.concatenate([images.index for images in chosen])
@@ -118,12 +116,6 @@ class Renoised:
             torch.repeat_interleave(torch.arange(first, first + len(sizes)), torch.tensor(sizes)).to(x_BCHW.device),
             None if told is None else torch.from_numpy(told).float().to(x_BCHW.device),
         )
-
-
-def _shares(rendered_P: np.ndarray) -> np.ndarray:
-    """How likely each prompt is to be drawn (P,): `SAMPLED` for those of sampled images together, the rest for the others."""
-    sampled = SAMPLED if 0 < rendered_P.sum() < len(rendered_P) else 1 - rendered_P.mean()
-    return np.where(rendered_P, (1 - sampled) / max(1, rendered_P.sum()), sampled / max(1, (~rendered_P).sum()))
 
 
 def _verdicts(reward: Reward, folder: Path, records: Sequence[dict], tokens: int) -> list[np.ndarray | None]:

@@ -12,7 +12,9 @@ A reward that tells what it thinks of single words (`mcts_ray.reward.base`) is l
 what words mean many times sooner than from one number for all of them: with h_l the probability that it gives to what word l states and
 p_l the place of it, v_l and q_l those of the network,
 
-    WORDS = mean over stating words of BCE(sigmoid(v_l), h_l) + 2 mean over words of a place, weighted by h_l, of |q_l - p_l|^2
+    WORDS = 3 (mean over stating words of BCE(sigmoid(v_l), h_l) + 2 mean over words of a place, weighted by h_l, of |q_l - p_l|^2)
+
+A reward that reads pictures by words itself lends its way of looking before the first step (`mcts_ray.reward.value.reading`).
 
 Shapes: B states of a batch, in groups; L words.
 """

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import numpy as np
 
-from mcts_ray.reward.lrm.collect import run, scores_of
+from mcts_ray.reward.lrm.collect import run
 from mcts_ray.reward.lrm.pairs import read_pairs
 from mcts_ray.reward.lrm.renders import Renderer, captions
 from mcts_ray.scenes import parse, prompts
@@ -34,4 +34,3 @@ def test_renders_join_the_pairs_without_the_generator(tmp_path, monkeypatch):
     pairs = read_pairs(tmp_path)
     assert pairs.prompts == tuple(captions(3, 0)) and len(pairs) == 3
     assert lines[0] == "3 of 3 captions rendered" and lines[-1].startswith("3 pairs of 4 prompts")
-    assert [record.get("rendered", False) for record in scores_of(tmp_path)] == [False, True, True, True]

@@ -59,17 +59,6 @@ def test_a_head_is_trained_on_both(images, collected, tiny_folder, tmp_path):
     assert json.loads((out / "metrics.json").read_text())["images"] == str(images)
 
 
-def test_images_that_the_generator_made_are_drawn_more_often_than_renders(images, collected, tmp_path):
-    folder = shutil.copytree(images, tmp_path / "both")
-    records = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
-    for record, score in zip(records, (0.0, 1.0, 2.0)):
-        record |= {"scores": [score] * 3} | ({"rendered": True} if score else {})
-    (folder / "scores.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    reward = make(folder, collected, tmp_path).batch(np.random.default_rng(0), 300).reward[::3]
-    share = [(reward == score).float().mean().item() for score in (0.0, 1.0, 2.0)]
-    assert share == pytest.approx([0.6, 0.2, 0.2], abs=0.08)
-
-
 def test_noise_of_a_generator_is_the_same_in_every_batch(images, collected, tmp_path):
     source = make(images, collected, tmp_path)
     one, two = (source.batch(np.random.default_rng(0), 2, noise=torch.Generator().manual_seed(3)) for _ in range(2))
