@@ -1,6 +1,6 @@
 """Are the step scores of scenes to be trusted? The audit of `mcts-ray audit` at full size, on hard test prompts.
 
-    python -m benchmarks.audit_scenes [--step-reward x0 value lrm] [--tiny]
+    python -m benchmarks.audit_scenes [--step-reward x0 value lrm] [--keep-pool] [--tiny]
 
 60 prompts x 32 trajectories scored at all 30 levels; siblings: 60 prompts x 4 levels x 8 children x 8 completions; best-of-n: 40
 prompts x 320 samples; jump paths: 20 prompts x 4 noises, T = 8. With 370 NFE/s and 4.2 ms to decode and score an image about 39 minutes
@@ -14,6 +14,7 @@ Resumable: runs/audit-scenes holds what has ended, audit.html too. A calibration
 from __future__ import annotations
 
 import argparse
+import json
 
 import matplotlib
 
@@ -33,8 +34,12 @@ def main() -> None:
     parser.add_argument("--set-name", default="hard")
     parser.add_argument("--split", default="test")
     parser.add_argument("--tiny", action="store_true", help="a size that shows that it runs")
+    kept = "best-of-n of the results file that is there, since no step score takes part in it"
+    parser.add_argument("--keep-pool", action="store_true", help=kept)
     parser.add_argument("--name", default="audit_scenes", help="of the results file")
     args = parser.parse_args()
+    size = TINY if args.tiny else FULL
+    kept = json.loads((RESULTS / f"{args.name}.json").read_text()) if args.keep_pool else None
     audit = make_audit(
         out=ROOT / "runs" / args.name.replace("_", "-"),
         step_rewards=args.step_reward,
@@ -42,9 +47,12 @@ def main() -> None:
         set_name=args.set_name,
         split=args.split,
         executor="local",
-        **(TINY if args.tiny else FULL),
+        **(size | {"pool": "0"} if kept else size),
     )
     found = carry_out(audit, lambda line: print(line, flush=True))
+    if kept:
+        pool = kept.get("pool") or {name: kept[name] for name in ("commit", "date")}
+        found |= {"over_optimisation": kept["over_optimisation"], "pool": {"size": size["pool"], **pool}}
     _plot(found, args.name)
     found.pop("versions")
     write(args.name, {"interval": "_ci and triples: 95 % bootstrap over prompts", **found})

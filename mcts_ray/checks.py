@@ -131,13 +131,18 @@ def with_table(config: SearchConfig, ige: Config) -> SearchConfig:
 
 def collection_prompts(model: str, reward: object, prompts: Sequence[str] | None, count: int | None) -> list[str]:
     """The first `count` prompts (None: all) to make training data for, each once, those of scenes in its own words; without any given
-    the training prompts of scenes. ValueError for another model without prompts, or prompts that cannot be."""
+    the training prompts of scenes, and where `count` is more than those, other captions. ValueError for another model without prompts, or
+    prompts that cannot be."""
     if prompts is None:
         if model != "scenes":
             raise ValueError(f"model {model} has no prompts of its own; give some with --prompts FILE")
         from mcts_ray.scenes.prompts import training_prompts
 
         prompts = training_prompts()
+        if count is not None and count > len(prompts):
+            from mcts_ray.reward.lrm.renders import further_prompts
+
+            prompts += further_prompts(prompts)
     texts = list(prompts)[:count]
     check_prompts(texts, needs_scenes(model, reward))
     return list(dict.fromkeys(map(canonical, texts) if model == "scenes" else texts))

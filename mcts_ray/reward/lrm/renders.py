@@ -18,10 +18,18 @@ from mcts_ray.scenes.train.corrupt import corrupt
 from mcts_ray.scenes.train.data import captions_of, random_scenes
 from mcts_ray.scenes.train.scorer import COUNTS, soil
 
+FURTHER = (30_000, 7)  # how many are drawn of the captions that prompts of scenes go on with, and their seed
+
 
 def captions(count: int, seed: int) -> list[str]:
     """`count` captions that training may see."""
     return captions_of(random_scenes(count, np.random.default_rng([seed, 21]), COUNTS))
+
+
+def further_prompts(known: Sequence[str]) -> list[str]:
+    """About 21,000 captions that training may see beyond those `known`, each once, always the same."""
+    there = set(known)
+    return [text for text in dict.fromkeys(captions(*FURTHER)) if text not in there]
 
 
 class Renderer:

@@ -87,6 +87,10 @@ def test_scenes_have_training_prompts_of_their_own():
     chosen = collection_prompts("scenes", "scenes", None, None)
     assert set(chosen) == {*prompts("medium", "train"), *prompts("hard", "train")} and len(chosen) == 2000
     assert collection_prompts("scenes", "scenes", None, 3) == chosen[:3]
+    more = collection_prompts("scenes", "scenes", None, len(chosen) + 500)
+    assert more[: len(chosen)] == chosen and len(set(more)) == len(chosen) + 500
+    judged = {text for name in ("medium", "hard") for split in ("validation", "test") for text in prompts(name, split)}
+    assert not judged & set(more)
     assert collection_prompts("scenes", "scenes", ["A red ring", "a red ring"], None) == ["a red ring"]
 
 
