@@ -12,7 +12,7 @@ Legend: B states, C' x h x w a feature map, C x H x W latent, G x G patches, P =
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ WAVES = 16  # of the log-SNR
 DROPOUT = 0.05  # in training: rewards are few, one for all states of a trajectory
 INNER = 48  # width of what patches learn of those around them
 LOG_VARIANCE = (-7.0, 3.0)  # bounds, in squared standard deviations of the reward
+Seen = Sequence[torch.Tensor]  # keys and values (B, heads, M, W / heads) of M tokens
+
 
 @dataclass(frozen=True)
 class Opinion:
@@ -82,7 +84,7 @@ class ValueNetwork(nn.Module):
         self.words = nn.Linear(shape.text, width)
         self.context = nn.TransformerEncoderLayer(width, shape.heads, **options)
         self.meaning = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(nn.TransformerDecoderLayer(width, shape.heads, **options) for _ in range(shape.blocks))
+        self.blocks = nn.ModuleList(Look(width, shape.heads, **options) for _ in range(shape.blocks))
         self.where = nn.Linear(width, 2)
         self.compare = Compare(width)
         self.verdict = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
@@ -106,10 +108,11 @@ class ValueNetwork(nn.Module):
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
         for block in self.around:
             patch_BPW = patch_BPW + block(patch_BPW, self.shape.grid)
-        words = self.read(embedding_BLD)
-        word_BLW = self._look(words.word + level_B1W, patch_BPW)
+        patch_BPW = patch_BPW.contiguous()  # a linear layer would copy a transposed one slowly, once for each
+        words, seen = self.read(embedding_BLD), [block.seen(patch_BPW) for block in self.blocks]
+        word_BLW = self._look(words.word + level_B1W, seen)
         where_BL2 = self.where(word_BLW)
-        word_BLW = self._look(word_BLW + self.compare(words, where_BL2), patch_BPW)
+        word_BLW = self._look(word_BLW + self.compare(words, where_BL2), seen)
         verdict_BL1, weight_BL1 = self.verdict(word_BLW), words.counts.softmax(1)[..., None]
         pooled_BW, share_B1 = (weight_BL1 * word_BLW).sum(1), (weight_BL1 * verdict_BL1.sigmoid()).sum(1)
         mean_B, log_variance_B = self.head(pooled_BW + level_B1W[:, 0]).unbind(1)
@@ -121,9 +124,9 @@ class ValueNetwork(nn.Module):
         word_BLW = self.meaning(self.context(self.words(embedding_BLD)))
         return Words(word_BLW, self.weight(word_BLW).squeeze(2), *self.compare.choose(word_BLW))
 
-    def _look(self, word_BLW: torch.Tensor, patch_BPW: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            word_BLW = block(word_BLW, patch_BPW)
+    def _look(self, word_BLW: torch.Tensor, seen: Sequence[Seen]) -> torch.Tensor:
+        for block, patches in zip(self.blocks, seen, strict=True):
+            word_BLW = block(word_BLW, patches)
         return word_BLW
 
     def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
@@ -152,6 +155,33 @@ class Map(nn.Module):
         if tuple(side) == (grid, grid):
             return token_BpW
         return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
+
+
+class Look(nn.TransformerDecoderLayer):
+    """The stock layer, pre-norm, for words that look more than once at patches which are projected once."""
+
+    def seen(self, patch_BPW: torch.Tensor) -> Seen:
+        """Keys and values of the patches."""
+        attention, width = self.multihead_attn, patch_BPW.shape[2]
+        return self._split(F.linear(patch_BPW, attention.in_proj_weight[width:], attention.in_proj_bias[width:]), 2)
+
+    def forward(self, word_BLW: torch.Tensor, seen: Seen) -> torch.Tensor:
+        """Words that have looked at each other and at what is `seen`."""
+        around, across, width = self.self_attn, self.multihead_attn, word_BLW.shape[2]
+        query, *others = self._split(F.linear(self.norm1(word_BLW), around.in_proj_weight, around.in_proj_bias), 3)
+        word_BLW = word_BLW + self._attend(around, query, others)
+        (query,) = self._split(F.linear(self.norm2(word_BLW), across.in_proj_weight[:width], across.in_proj_bias[:width]), 1)
+        word_BLW = word_BLW + self._attend(across, query, seen)
+        return word_BLW + self._ff_block(self.norm3(word_BLW))
+
+    def _split(self, token_BNX: torch.Tensor, parts: int) -> Seen:
+        """So many parts of projected tokens by head: (B, heads, N, W / heads) each."""
+        return token_BNX.unflatten(2, (parts, self.self_attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend(self, attention: nn.MultiheadAttention, query: torch.Tensor, seen: Seen) -> torch.Tensor:
+        dropout = attention.dropout if self.training else 0.0
+        found = F.scaled_dot_product_attention(query, *seen, dropout_p=dropout)
+        return self.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2)))
 
 
 class Around(nn.Module):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mcts_ray.reward.value.network import Shape, ValueNetwork, fourier, places, to_grid
+from mcts_ray.reward.value.network import Look, Shape, ValueNetwork, fourier, places, to_grid
 
 SHAPE = Shape({"mid": 6, "up.0": 5}, latent=4, text=8, grid=4, width=16, heads=2)
 
@@ -34,14 +34,23 @@ def test_states_do_not_depend_on_their_company():
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
 
 
+def test_a_look_is_what_the_stock_layer_does():
+    torch.manual_seed(0)
+    options = {"dim_feedforward": 24, "activation": "gelu", "batch_first": True, "norm_first": True}
+    stock, look = torch.nn.TransformerDecoderLayer(12, 3, **options).eval(), Look(12, 3, **options).eval()
+    look.load_state_dict(stock.state_dict())
+    words, patches = torch.randn(2, 5, 12), torch.randn(2, 9, 12)
+    torch.testing.assert_close(look(words, look.seen(patches)), stock(words, patches), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_it_learns_what_only_place_and_word_together_tell():
     """The truth is the value of a channel at the place that a word names: no pooled feature has it."""
     torch.manual_seed(0)
     network = ValueNetwork(Shape({"up.0": 5}, latent=4, text=8, grid=4, width=32, heads=2, blocks=1)).eval()  # without dropout
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     words, losses = torch.randn(16, 8), []
-    for _ in range(400):
+    for _ in range(500):
         place = torch.randint(16, (64,))
         maps, zero = torch.randn(64, 5, 4, 4), torch.zeros(64, 4, 4, 4)
         true = maps[:, 0].flatten(1)[torch.arange(64), place]
@@ -51,7 +60,7 @@ def test_it_learns_what_only_place_and_word_together_tell():
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert sum(losses[-20:]) / 20 < 0.4  # with this seed .15, at the start 1; a pooled map explains 1 / 16 of the variance
+    assert sum(losses[-20:]) / 20 < 0.4  # with this seed .2, at the start 1; a pooled map explains 1 / 16 of the variance
 
 
 def test_grids_and_waves():
