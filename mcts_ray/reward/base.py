@@ -23,7 +23,8 @@ class ImageReward(Protocol):
     `verdicts(images_NHWC, prompts)`, an array (N, L, 5) of what it thinks of the single words, for a value head to learn from: for each
     token of the *generator's* text encoder the probability that what it states is shown, 1 where it states something, x and y in
     [-1, 1] of the place that it speaks of, and 1 where it speaks of a place, and
-    `reading(prompts)`, the `Reading` of a reward that is itself a network whose words look at patches, for a value head to begin with.
+    `reading(prompts)`, what a `Reading` has, of a reward that is itself a network whose words look at patches, for a value head to begin
+    with.
     """
 
     def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> Sequence[float]:
@@ -66,6 +67,15 @@ class Reward:
     def forwards(self) -> int:
         """Network sample-forwards that one call spends on one image."""
         return getattr(self.function, "forwards", 0)
+
+    def reading(self, prompts: Sequence[str]) -> Reading | None:
+        """How it reads these prompts; None where it lends nothing. ValueError where that fails."""
+        if not hasattr(self.function, "reading"):
+            return None
+        try:
+            return Reading(*self.function.reading(prompts))
+        except Exception as error:  # a user's function may raise anything
+            raise ValueError(f"the reading of reward {self.name!r} raised {type(error).__name__}: {error}") from error
 
     def verdicts(self, images_NHWC: np.ndarray, prompts: list[str], tokens: int) -> np.ndarray | None:
         """What it thinks of single words, float16 (N, `tokens`, 5); None where it does not tell, or not by as many tokens.

@@ -13,8 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from mcts_ray.reward.base import Reading
-
 from .grammar import parse
 from .render import SIDE
 
@@ -162,13 +160,13 @@ class Scorer:
         return self._each(self.network.verdicts, images, prompts)
 
     @torch.no_grad()
-    def reading(self, prompts: Sequence[str]) -> Reading:
-        """How it reads, for a value head to begin with."""
+    def reading(self, prompts: Sequence[str]) -> tuple[dict[str, dict[str, torch.Tensor]], torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """How it reads, the parts of a `Reading` (`mcts_ray.reward.base`), for a value head to begin with."""
         network, token_NL = self.network, self._tokens(prompts).to(self.device)
         parts = {"blocks": network.text, "where": network.where, "compare.moved": network.compare, "verdict": network.head}
         states = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
         word_NLD = network.word(token_NL) + network.position
-        return Reading(states, word_NLD, network.states(token_NL), network.relates[token_NL], torch.stack(network.between(token_NL), 1))
+        return states, word_NLD, network.states(token_NL), network.relates[token_NL], torch.stack(network.between(token_NL), 1)
 
     def _tokens(self, prompts: Sequence[str]) -> torch.Tensor:
         captions = [parse(prompt).caption for prompt in prompts]

@@ -31,10 +31,8 @@ def borrow(network: ValueNetwork, reward: Reward, prompts: Sequence[str], embedd
 
     None, and nothing is done, where the reward lends nothing that fits.
     """
-    if not hasattr(reward.function, "reading"):
-        return None
-    reading = reward.function.reading(prompts)
-    if reading.word.shape[1:] != (embedding_PLD.shape[1], network.shape.width) or not _take(network, reading):
+    reading = reward.reading(prompts)
+    if reading is None or reading.word.shape[1:] != (embedding_PLD.shape[1], network.shape.width) or not _take(network, reading):
         return None
     return _learn_words(network, reading, embedding_PLD, seed)
 

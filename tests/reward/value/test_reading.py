@@ -34,7 +34,7 @@ def test_it_looks_with_the_reward_s_weights_and_knows_its_words(scorer, embeddin
     lent = scorer.network.text.state_dict()
     assert all(value.equal(lent[name]) for name, value in network.blocks.state_dict().items())
     assert network.verdict[1].weight.equal(scorer.network.head[1].weight)
-    known, network = scorer.reading(PROMPTS), network.eval()
+    known, network = Reward("scenes", scorer).reading(PROMPTS), network.eval()
     with torch.no_grad():
         said = network.read(embeddings)
     assert missed < 0.2
@@ -46,7 +46,7 @@ def test_it_looks_with_the_reward_s_weights_and_knows_its_words(scorer, embeddin
 
 
 def test_relations_stand_between_the_shapes_around_them(scorer):
-    found = scorer.reading(["a red circle left of a blue square"])
+    found = Reward("scenes", scorer).reading(["a red circle left of a blue square"])
     tokens = scorer.tokenizer.convert_ids_to_tokens(scorer._tokens(["a red circle left of a blue square"])[0])
     at = int(found.relates[0].argmax())
 
@@ -66,6 +66,15 @@ def test_nothing_is_taken_that_does_not_fit(scorer, embeddings, shape):
 
 def test_a_reward_may_lend_nothing(embeddings):
     assert borrow(ValueNetwork(SHAPE), Reward("mine", lambda images, prompts: [0.0] * len(prompts)), PROMPTS, embeddings) is None
+
+
+def test_a_reading_that_fails_is_one_sentence():
+    class Broken:
+        def reading(self, prompts):
+            raise KeyError("words")
+
+    with pytest.raises(ValueError, match="the reading of reward 'mine' raised KeyError: 'words'"):
+        Reward("mine", Broken()).reading(PROMPTS)
 
 
 def test_the_line_from_verdicts_to_rewards():
