@@ -160,7 +160,7 @@ class Scorer:
         return self._each(self.network.verdicts, images, prompts)
 
     @torch.no_grad()
-    def reading(self, prompts: Sequence[str]) -> tuple[dict[str, dict[str, torch.Tensor]], torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def reading(self, prompts: Sequence[str]) -> tuple[dict[str, dict], torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """How it reads, the parts of a `Reading` (`mcts_ray.reward.base`), for a value head to begin with."""
         network, token_NL = self.network, self._tokens(prompts).to(self.device)
         parts = {"blocks": network.text, "where": network.where, "compare.moved": network.compare, "verdict": network.head}
