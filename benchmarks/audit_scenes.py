@@ -34,8 +34,7 @@ def main() -> None:
     parser.add_argument("--set-name", default="hard")
     parser.add_argument("--split", default="test")
     parser.add_argument("--tiny", action="store_true", help="a size that shows that it runs")
-    kept = "best-of-n of the results file that is there, since no step score takes part in it"
-    parser.add_argument("--keep-pool", action="store_true", help=kept)
+    parser.add_argument("--keep-pool", action="store_true", help="take best-of-n, which knows no step score, from the last results")
     parser.add_argument("--name", default="audit_scenes", help="of the results file")
     args = parser.parse_args()
     size = TINY if args.tiny else FULL

@@ -25,8 +25,8 @@ class ImageReward(Protocol):
     `verdicts(images_NHWC, prompts)`, an array (N, L, 5) of what it thinks of the single words, for a value head to learn from: for each
     token of the *generator's* text encoder the probability that what it states is shown, 1 where it states something, x and y in
     [-1, 1] of the place that it speaks of, and 1 where it speaks of a place, and
-    `reading(prompts)`, what a `Reading` has, of a reward that is itself a network whose words look at patches, for a value head to begin
-    with.
+    `reading(prompts)`, what a `Reading` has, of a reward that is itself a network whose words look at patches and that has `verdicts`,
+    for a value head to begin with.
     """
 
     def __call__(self, images_NHWC: np.ndarray, prompts: list[str]) -> Sequence[float]:

@@ -164,7 +164,7 @@ class Scorer:
         """How it reads, the parts of a `Reading` (`mcts_ray.reward.base`), for a value head to begin with."""
         network, token_NL = self.network, self._tokens(prompts).to(self.device)
         parts = {"blocks": network.text, "where": network.where, "compare.moved": network.compare, "verdict": network.head}
-        states = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
+        states = {name: part.state_dict() for name, part in parts.items()}
         word_NLD = network.word(token_NL) + network.position
         return states, word_NLD, network.states(token_NL), network.relates[token_NL], torch.stack(network.between(token_NL), 1)
 

@@ -75,6 +75,11 @@ class Trajectories(Shards):
         """The tensors of every shard, mapped into memory."""
         return self.read(load_file)
 
+    @property
+    def tells(self) -> bool:
+        """Whether the reward has told what it thinks of single words."""
+        return "verdict" in self.shards[0]
+
     @cached_property
     def groups(self) -> list[Group]:
         """All groups, shard by shard."""
@@ -116,7 +121,7 @@ class Trajectories(Shards):
             embedding_BLD.float().to(device),
             rows("reward"),
             torch.repeat_interleave(torch.arange(len(groups)), sizes).to(device),
-            rows("verdict") if "verdict" in self.shards[0] else None,
+            rows("verdict") if self.tells else None,
         )
 
 

@@ -61,12 +61,12 @@ class Renoised:
         self._denoiser, self._facts, self._size = Denoiser(make_adapter(pipe)), facts, image_size(model)
         self._latent_NCHW = encoded(pairs, pipe.vae, self._size, out)
         place = {name: index for index, name in enumerate(pairs.images)}
-        reward, tokens = resolve_reward(facts["reward"], str(device)), facts["text"][0]
+        self.reward, tokens = resolve_reward(facts["reward"], str(device)), facts["text"][0]
         kept = [record for record in records if record["prompt"] not in left_out and len(record["images"]) > 1]
         self._prompts: list[Images] = []
         for at in range(0, len(kept), JUDGED):
             some = kept[at : at + JUDGED]
-            for record, verdict in zip(some, _verdicts(reward, folder, some, tokens), strict=True):
+            for record, verdict in zip(some, _verdicts(self.reward, folder, some, tokens), strict=True):
                 index = np.array([place.get(digest((folder / file).read_bytes()), -1) for file in record["images"]])
                 if index.min() < 0:
                     same = "the same `mcts-ray train reward --kind lrm --collect`"

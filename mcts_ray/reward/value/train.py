@@ -143,12 +143,16 @@ def _renoised(source: Renoised, seed: int, threads: int) -> Ahead[Batch]:
 def _begin(
     network: ValueNetwork, known: Trajectories, kept: list[Group], source: Renoised | None, device: torch.device, seed: int
 ) -> None:
-    """What the reward can lend (`mcts_ray.reward.value.reading`), read off the prompts of trajectories and images."""
+    """What the reward can lend (`mcts_ray.reward.value.reading`), read off the prompts of trajectories and images. One that has told
+    nothing of words does not read by them, and is not loaded for this."""
+    if not known.tells:
+        return
     prompts, embedding_PLD = known.texts(kept)
     if source:
         more, embeddings = source.texts(READ)
         prompts, embedding_PLD = prompts + more, torch.cat([embedding_PLD, embeddings])
-    borrow(network, resolve_reward(known.manifest["reward"], str(device)), prompts, embedding_PLD.to(device), seed)
+    reward = source.reward if source else resolve_reward(known.manifest["reward"], str(device))
+    borrow(network, reward, prompts, embedding_PLD.to(device), seed)
 
 
 def loss_of(

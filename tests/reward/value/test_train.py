@@ -34,6 +34,11 @@ def test_the_loss_falls_and_the_folder_tells_what_it_is(head, tiny_folder):
     assert {"spearman", "nll", "within_68", "within_95"} <= set(metrics["levels"]["3"]) and metrics["best_step"] in (10, 20, 30)
 
 
+def test_a_reward_that_tells_nothing_of_words_is_not_loaded(collected, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("mcts_ray.reward.value.train.resolve_reward", lambda *_: pytest.fail("loaded"))
+    run(str(tiny_folder), collected, tmp_path, steps=1, **QUICK)
+
+
 @pytest.mark.parametrize("algorithm", ["psp", "mcts", "fk"])
 def test_searches_use_it(head, tiny_folder, algorithm):
     """They decode finished images only, and spend as many NFE as with scores of predicted images."""

@@ -49,6 +49,18 @@ def test_images_made_noisy_again_carry_theirs(data, images, tmp_path):
     assert len(both.verdict) == len(both.reward)
 
 
+def test_a_training_begins_with_the_way_in_which_the_reward_reads(data, tmp_path, monkeypatch):
+    seen = []
+
+    def borrow(network, reward, prompts, embedding_PLD, seed):
+        seen.append((reward.name, len(prompts), embedding_PLD.shape))
+
+    monkeypatch.setattr(train, "borrow", borrow)
+    for steps in (1, 1):  # the second time it is ended already
+        train.run("scenes", data, tmp_path, steps=steps, width=16, device="cpu")
+    assert seen == [("scenes", 2, (2, 16, 96))]  # one of the three prompts is held out
+
+
 @pytest.mark.slow
 def test_a_head_learns_from_words(data, images, tmp_path):
     told = []
