@@ -104,8 +104,9 @@ class Job:
             log.info("unit failed", extra={"search": outcome.search, "work": outcome.work, "error": outcome.error})
         if told and self.observer:
             self.observer.told(self.search, outcome)
-        keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
-        self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
+        if image is not None:
+            keep = {self.first, *(candidate.node for candidate in self.search.best(self.images))}
+            self.gallery = {node: image for node, image in self.gallery.items() if node in keep}
         return told
 
     def recover(self, records: Sequence[dict], batch_size: int, budget: int = 0) -> None:
