@@ -87,7 +87,10 @@ class ValueHead:
     @torch.no_grad()
     def score_with_variance(self, states: States) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance (B,), (B,) of the final reward."""
-        said = self.network(states.taps, states.x, states.x0, states.log_snr, states.embeddings)
+        number = {prompt: index for index, prompt in enumerate(dict.fromkeys(states.prompts))}
+        first = [states.prompts.index(prompt) for prompt in number]
+        which_B = torch.tensor([number[prompt] for prompt in states.prompts], device=states.x.device)
+        said = self.network(states.taps, states.x, states.x0, states.log_snr, states.embeddings[first], which_B)
         return self.config.center + self.config.scale * said.mean, self.config.scale**2 * said.log_variance.exp()
 
     def save(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -64,6 +64,12 @@ class Words:
     relates: torch.Tensor
     between: torch.Tensor
 
+    def of(self, prompt_B: torch.Tensor | None) -> Words:
+        """Those of some prompts, by number; of all, once each, if None."""
+        if prompt_B is None:
+            return self
+        return Words(*(getattr(self, part.name)[prompt_B] for part in fields(self)))
+
 
 class ValueNetwork(nn.Module):
     """The standardised reward to expect of a state, and why.
@@ -101,15 +107,16 @@ class ValueNetwork(nn.Module):
         x_BCHW: torch.Tensor,
         x0_BCHW: torch.Tensor,
         log_snr_B: torch.Tensor,
-        embedding_BLD: torch.Tensor,
+        embedding_NLD: torch.Tensor,
+        prompt_B: torch.Tensor | None = None,
     ) -> Opinion:
-        """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2)."""
+        """taps: maps (B, C', h, w) by tap name; log_snr_B: ln(alpha^2 / sigma^2). prompt_B: which of the N prompts each state has, which
+        are read once each; None if each state has its own."""
         scale_B1W, shift_B1W, level_B1W = self.noise(fourier(log_snr_B))[:, None].chunk(3, -1)
         patch_BPW = self._patches(taps, torch.cat([x_BCHW, x0_BCHW], 1)) * (1 + scale_B1W) + shift_B1W
         for block in self.around:
             patch_BPW = patch_BPW + block(patch_BPW, self.shape.grid)
-        patch_BPW = patch_BPW.contiguous()  # a linear layer would copy a transposed one slowly, once for each
-        words, seen = self.read(embedding_BLD), [block.seen(patch_BPW) for block in self.blocks]
+        words, seen = self.read(embedding_NLD).of(prompt_B), [block.seen(patch_BPW) for block in self.blocks]
         word_BLW = self._look(words.word + level_B1W, seen)
         where_BL2 = self.where(word_BLW)
         word_BLW = self._look(word_BLW + self.compare(words, where_BL2), seen)
@@ -132,7 +139,8 @@ class ValueNetwork(nn.Module):
     def _patches(self, taps: Mapping[str, torch.Tensor], latent_BCHW: torch.Tensor) -> torch.Tensor:
         """The sum of all maps on one grid (B, P, W)."""
         grid = self.shape.grid
-        total_BPW = _tokens(self.latents(to_grid(latent_BCHW, grid, exact=True))) + self.place(self.waves)
+        latent_BCGG = to_grid(latent_BCHW, grid, exact=True).contiguous(memory_format=torch.channels_last)  # so patches lie as tokens do
+        total_BPW = _tokens(self.latents(latent_BCGG)) + self.place(self.waves)
         for name in self.shape.taps:
             total_BPW = total_BPW + self.maps[_key(name)](taps[name], grid)
         return total_BPW
@@ -151,7 +159,8 @@ class Map(nn.Module):
         """(B, P, W); projected at its own size where that is the smaller one."""
         map_BChw = to_grid(map_BChw, grid)
         side = map_BChw.shape[2:]
-        token_BpW = self.project((_tokens(map_BChw) - self.center) / self.spread)
+        weight_WC = self.project.weight / self.spread
+        token_BpW = F.linear(_tokens(map_BChw), weight_WC, self.project.bias - weight_WC @ self.center)
         if tuple(side) == (grid, grid):
             return token_BpW
         return _tokens(to_grid(token_BpW.transpose(1, 2).unflatten(2, side), grid, exact=True))
@@ -161,9 +170,8 @@ class Look(nn.TransformerDecoderLayer):
     """The stock layer, pre-norm, for words that look more than once at patches which are projected once."""
 
     def seen(self, patch_BPW: torch.Tensor) -> Seen:
-        """Keys and values of the patches."""
-        attention, width = self.multihead_attn, patch_BPW.shape[2]
-        return self._split(F.linear(patch_BPW, attention.in_proj_weight[width:], attention.in_proj_bias[width:]), 2)
+        """Keys and values of the patches, without biases: that of keys changes no attention, that of values is added to what is found."""
+        return self._split(F.linear(patch_BPW, self.multihead_attn.in_proj_weight[patch_BPW.shape[2] :]), 2)
 
     def forward(self, word_BLW: torch.Tensor, seen: Seen) -> torch.Tensor:
         """Words that have looked at each other and at what is `seen`."""
@@ -171,17 +179,17 @@ class Look(nn.TransformerDecoderLayer):
         query, *others = self._split(F.linear(self.norm1(word_BLW), around.in_proj_weight, around.in_proj_bias), 3)
         word_BLW = word_BLW + self._attend(around, query, others)
         (query,) = self._split(F.linear(self.norm2(word_BLW), across.in_proj_weight[:width], across.in_proj_bias[:width]), 1)
-        word_BLW = word_BLW + self._attend(across, query, seen)
+        word_BLW = word_BLW + self._attend(across, query, seen, across.in_proj_bias[2 * width :])
         return word_BLW + self._ff_block(self.norm3(word_BLW))
 
     def _split(self, token_BNX: torch.Tensor, parts: int) -> Seen:
         """So many parts of projected tokens by head: (B, heads, N, W / heads) each."""
         return token_BNX.unflatten(2, (parts, self.self_attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _attend(self, attention: nn.MultiheadAttention, query: torch.Tensor, seen: Seen) -> torch.Tensor:
+    def _attend(self, attention: nn.MultiheadAttention, query: torch.Tensor, seen: Seen, bias: torch.Tensor | float = 0.0) -> torch.Tensor:
         dropout = attention.dropout if self.training else 0.0
         found = F.scaled_dot_product_attention(query, *seen, dropout_p=dropout)
-        return self.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2)))
+        return self.dropout1(attention.out_proj(found.transpose(1, 2).flatten(2) + bias))
 
 
 class Around(nn.Module):

@@ -47,6 +47,20 @@ def test_a_head_comes_back_as_it_was_saved(adapter, saved):
     assert scored(denoiser, back).unique().numel() == 3
 
 
+def test_a_prompt_of_many_states_is_read_once(adapter, saved, monkeypatch):
+    """And each state is scored as if it came alone."""
+    head, _ = saved
+    denoiser, read, count = Denoiser(adapter), head.network.read, []
+    monkeypatch.setattr(head.network, "read", lambda embedding: (count.append(len(embedding)), read(embedding))[1])
+    torch.manual_seed(2)
+    x, levels, settings = torch.randn(4, 4, 8, 8), [9, 5, 5, 2], [setting(f"a {shape}") for shape in ("cross", "ring", "cross", "ring")]
+    prediction = denoiser.denoise(x, levels, settings, head.taps)
+    together = denoiser.score(head, x, prediction, levels, settings, [0, 1, 2, 3])
+    assert count == [2]
+    alone = [denoiser.score(head, x, prediction, levels, settings, [row])[0] for row in range(4)]
+    assert together == pytest.approx(alone, abs=1e-5) and len(set(together)) == 4
+
+
 def test_means_and_variances_are_in_units_of_the_reward(adapter, saved):
     head, _ = saved
     seen = []
