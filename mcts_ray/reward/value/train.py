@@ -54,8 +54,11 @@ SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
 RANK = 0.5  # weight of ranking
+ORDER, ORDER_TAU = 2.0, 0.4  # both in the second stage; with this tau a difference of means is about one of rewards
+STAGE = 3  # the second stage has a STAGE-th of the first one's steps, and starts at half its learning rate
 PLACE = 2.0  # of the places of words, beside the verdicts
 WORDS = 3.0  # weight of both
+Loss = tuple[torch.Tensor, dict[str, float]]  # and its parts
 READ = 4096  # prompts from which it is learned what words are to a reward that lends its way of reading
 
 
@@ -78,9 +81,10 @@ def run(
     """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
 
     images: scored images (`mcts_ray.reward.value.renoised`) from which most states of a batch are made anew, besides recorded ones.
-    A tenth of the prompts is held out; the weights (moving averages) of the checkpoint that ranks best there are kept, and training
-    ends when `PATIENCE` checkpoints in a row were not better. Raises ValueError with one sentence for data that cannot be used, or a
-    folder that holds a run on other data.
+    A tenth of the prompts is held out; of each of both stages the weights (moving averages) of the checkpoint that ranks best there are
+    kept, and a stage ends when `PATIENCE` checkpoints in a row were not better. steps: of the first stage. rank: weight of ranking in it;
+    without any there is no second stage. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run
+    on other data.
     """
     from mcts_ray.diffusion.device import resolve_device
 
@@ -91,38 +95,52 @@ def run(
     _check_model(known, model)
     kept, held = known.split()
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
+    order = replace(recipe, name="order", steps=max(1, recipe.steps // STAGE), lr=recipe.lr / 2)
+    steps = recipe.steps + bool(rank) * order.steps
     torch.manual_seed(seed)
     network = ValueNetwork(_shape(known, width)).to(device)
     center, scale = _units(known, network, kept, seed)
-    watch = Watch(known, network, held, center, scale, out, resume)
     notes = {"images": str(images)} if images else {}
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
     all_threads = torch.get_num_threads()
     half = max(1, all_threads // 2)
     source = _source(images, known, held, out, device) if images else None
-    recorded, again = (RECORDED, _renoised(source, seed, half)) if source else (recipe.batch, None)
+    recorded = RECORDED if source else recipe.batch
+    check_same_run(out / order.name, order, {"data": known.key, "after": recipe.steps}, resume)
     if not (out / f"{recipe.name}.pt").is_file():
         _begin(network, known, kept, source, device, seed)
 
-    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def states(rng: np.random.Generator, step: int, again: Ahead[Batch] | None) -> Batch:
         batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
         for turn, number in enumerate((step, step - LATER)) if again else ():
             if number >= 0:
                 fresh = again(number)
                 batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
-        return loss_of(network, batch, center, scale, rank)
+        return batch
 
-    if again:
+    def stage(recipe: Recipe, folder: Path, before: int, loss: Callable[[Batch], Loss]) -> tuple[Watch, float]:
+        watch = Watch(known, network, held, center, scale, folder, resume)
+        if watch.over:  # an earlier run has ended early
+            return watch, torch.load(folder / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
+        tell = report and (lambda progress: report(replace(progress, step=before + progress.step, steps=steps)))
+        again = _renoised(source, seed + before, half) if source else None
+        options = {"resume": resume, "report": watch.telling(tell), "watch": watch}
+        _, seconds = fit(recipe, network, lambda rng, step: loss(states(rng, step, again)), folder, **options)
+        network.load_state_dict(watch.best[1])
+        return watch, seconds
+
+    if source:
         torch.set_num_threads(half)
     try:
-        if watch.over:  # an earlier run has ended early
-            seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
-        else:
-            _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
+        watch, seconds = stage(recipe, out, 0, lambda batch: loss_of(network, batch, center, scale, rank))
+        notes |= {"rank": rank, "best_step": watch.best[0], "seconds": round(seconds)}
+        if rank:
+            watch, seconds = stage(order, out / order.name, recipe.steps, lambda batch: order_of(network, batch, center, scale))
+            notes["order"] = asdict(order) | {"best_step": watch.best[0], "seconds": round(seconds)}
     finally:
         torch.set_num_threads(all_threads)
-    return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
+    return _export(known, network, recipe, watch, out, notes)
 
 
 def _source(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:
@@ -155,18 +173,36 @@ def _begin(
     borrow(network, reward, prompts, embedding_PLD.to(device), seed)
 
 
-def loss_of(
-    network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK
-) -> tuple[torch.Tensor, dict[str, float]]:
+def loss_of(network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK) -> Loss:
     """The loss of a batch and its parts."""
     said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
     true_B = (batch.reward - center) / scale
     parts = {"nll": likelihood(said.mean, said.log_variance, true_B)}
     if rank:
         parts["rank"] = rank * ranking(said.mean, true_B, batch.group)
+    return _total(parts, said, batch)
+
+
+def _total(parts: dict[str, torch.Tensor], said: Opinion, batch: Batch) -> Loss:
     if batch.verdict is not None:
         parts["words"] = WORDS * words(said, batch.verdict)
     return sum(parts.values()), {name: part.item() for name, part in parts.items()}
+
+
+def order_of(network: ValueNetwork, batch: Batch, center: float, scale: float) -> Loss:
+    """The loss of a batch in the second stage, and its parts."""
+    said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
+    true_B, same_BB = (batch.reward - center) / scale, batch.group[:, None] == batch.group
+    average_B = (same_BB.float() @ said.mean) / same_BB.sum(1)
+    level_B = average_B + (said.mean - average_B).detach()
+    rank = ORDER * ranking(said.mean, ranks(true_B, same_BB), batch.group, ORDER_TAU)
+    return _total({"nll": likelihood(level_B, said.log_variance, true_B), "rank": rank}, said, batch)
+
+
+def ranks(true_B: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor:
+    """The rank of each state's reward (B,) in its group, 0 the lowest and 1 the highest; equal ones share theirs."""
+    above_BB = (true_B[:, None] > true_B).float() + (true_B[:, None] == true_B).float() / 2
+    return ((above_BB * same_BB).sum(1) - 0.5) / (same_BB.sum(1) - 1).clamp(min=1)
 
 
 def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch.Tensor, beta: float = BETA) -> torch.Tensor:
@@ -175,13 +211,13 @@ def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch
     return (log_variance_B.detach().exp() ** beta * nll_B).mean()
 
 
-def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
+def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor, tau: float = TAU) -> torch.Tensor:
     """Logistic loss of the pairs within groups, each weighted by how far its truths are apart; 0 if no truths differ."""
     first, second = torch.triu_indices(len(mean_B), len(mean_B), 1, device=mean_B.device)
     same = group_B[first] == group_B[second]
     first, second = first[same], second[same]
     apart = true_B[first] - true_B[second]
-    loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / TAU)
+    loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / tau)
     return (apart.abs() * loss).sum() / apart.abs().sum().clamp(min=1e-6)
 
 
@@ -258,7 +294,7 @@ def _share_of(verdict_BLV: torch.Tensor, true_B: torch.Tensor) -> tuple[float, f
 
 def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Watch, out: Path, notes: dict) -> Path:
     """Write the best weights, rounded as they will be read, and what they are worth on all held-out prompts."""
-    step, state = watch.best
+    _, state = watch.best
     network.load_state_dict({name: value.half().float() for name, value in state.items()})
     network.eval()
     manifest, (center, scale) = data.manifest, watch._units
@@ -268,7 +304,7 @@ def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Wa
     ValueHead(network, config).save(out)
     found = list(watch.predictions(watch.held))
     record = {"model": config.model, "reward": config.reward, "data": facts, "recipe": asdict(recipe), **notes}
-    record |= {"best_step": step, "parameters": sum(value.numel() for value in network.parameters())}
+    record |= {"parameters": sum(value.numel() for value in network.parameters())}
     record |= {"torch": torch.__version__, "held_out": summary(found), "levels": by_level(found)}
     (out / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out
