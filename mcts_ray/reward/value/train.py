@@ -8,6 +8,9 @@ With z the standardised reward of the final image and (m, s^2) what the network 
 beta = 1/2 keeps states that are hard to predict from being given up; ranking within a group, the states of one prompt at one level, is
 what a search does with the scores, and a likelihood over all prompts is mostly about which prompts are hard.
 
+A third one, the same on recorded trajectories alone, is short: they tell how a trajectory without noise goes on, where images made noisy
+anew tell of all that may come of a state, but a network soon knows them by heart.
+
 A reward that tells what it thinks of single words (`mcts_ray.reward.base`) is learned from word by word, by which a network comes to know
 what words mean many times sooner than from one number for all of them: with h_l the probability that it gives to what word l states and
 p_l the place of it, v_l and q_l those of the network,
@@ -24,6 +27,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +60,7 @@ BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
 RANK = 0.5  # weight of ranking
 ORDER, ORDER_TAU = 2.0, 0.4  # both in the second stage; with this tau a difference of means is about one of rewards
-STAGE = 3  # the second stage has a STAGE-th of the first one's steps, and starts at half its learning rate
+LATER_STAGES = {"order": 3, "last": 6}  # by which the steps are divided in them; the learning rate is half that of the first stage
 PLACE = 2.0  # of the places of words, beside the verdicts
 WORDS = 3.0  # weight of both
 Loss = tuple[torch.Tensor, dict[str, float]]  # and its parts
@@ -81,9 +86,9 @@ def run(
     """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
 
     images: scored images (`mcts_ray.reward.value.renoised`) from which most states of a batch are made anew, besides recorded ones.
-    A tenth of the prompts is held out; of each of both stages the weights (moving averages) of the checkpoint that ranks best there are
+    A tenth of the prompts is held out; of each stage the weights (moving averages) of the checkpoint that ranks best there are
     kept, and a stage ends when `PATIENCE` checkpoints in a row were not better. steps: of the first stage. rank: weight of ranking in it;
-    without any there is no second stage. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run
+    without any there is no other stage. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run
     on other data.
     """
     from mcts_ray.diffusion.device import resolve_device
@@ -95,8 +100,7 @@ def run(
     _check_model(known, model)
     kept, held = known.split()
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
-    order = replace(recipe, name="order", steps=max(1, recipe.steps // STAGE), lr=recipe.lr / 2)
-    steps = recipe.steps + bool(rank) * order.steps
+    stages = [recipe, *(_later(recipe, name) for name in LATER_STAGES if rank)]
     torch.manual_seed(seed)
     network = ValueNetwork(_shape(known, width)).to(device)
     center, scale = _units(known, network, kept, seed)
@@ -104,43 +108,57 @@ def run(
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
     all_threads = torch.get_num_threads()
-    half = max(1, all_threads // 2)
+    behind = max(1, all_threads // 2) if images else 0  # threads that make images noisy
     source = _source(images, known, held, out, device) if images else None
-    recorded = RECORDED if source else recipe.batch
-    check_same_run(out / order.name, order, {"data": known.key, "after": recipe.steps}, resume)
+    for before, later in pairwise(stages):
+        check_same_run(out / later.name, later, {"after": asdict(before)}, resume)
     if not (out / f"{recipe.name}.pt").is_file():
         _begin(network, known, kept, source, device, seed)
 
-    def states(rng: np.random.Generator, step: int, again: Ahead[Batch] | None) -> Batch:
-        batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
+    def states(rng: np.random.Generator, step: int, groups: int, again: Ahead[Batch] | None) -> Batch:
+        groups = RECORDED if again else groups
+        batch = known.batch([kept[index] for index in rng.choice(len(kept), groups)], device)
         for turn, number in enumerate((step, step - LATER)) if again else ():
             if number >= 0:
                 fresh = again(number)
-                batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
+                batch = joined(batch, replace(fresh, group=fresh.group + groups + turn * RENEWED))
         return batch
 
-    def stage(recipe: Recipe, folder: Path, before: int, loss: Callable[[Batch], Loss]) -> tuple[Watch, float]:
+    def train(stage: Recipe) -> tuple[Watch, float]:
+        number, folder = stages.index(stage), out if stage is recipe else out / stage.name
         watch = Watch(known, network, held, center, scale, folder, resume)
         if watch.over:  # an earlier run has ended early
-            return watch, torch.load(folder / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
-        tell = report and (lambda progress: report(replace(progress, step=before + progress.step, steps=steps)))
-        again = _renoised(source, seed + before, half) if source else None
-        options = {"resume": resume, "report": watch.telling(tell), "watch": watch}
-        _, seconds = fit(recipe, network, lambda rng, step: loss(states(rng, step, again)), folder, **options)
+            seconds = torch.load(folder / f"{stage.name}.pt", map_location="cpu", weights_only=True)["seconds"]
+        else:
+            before, total = (sum(one.steps for one in some) for some in (stages[:number], stages))
+            tell = report and (lambda progress: report(replace(progress, step=before + progress.step, steps=total)))
+            again = _renoised(source, seed + number, behind) if source and stage.name != "last" else None
+            loss = partial(loss_of, rank=rank) if stage is recipe else order_of
+            torch.set_num_threads(max(1, all_threads - behind) if again else all_threads)
+
+            def loss_of_batch(rng: np.random.Generator, step: int) -> Loss:
+                return loss(network, states(rng, step, stage.batch, again), center, scale)
+
+            _, seconds = fit(stage, network, loss_of_batch, folder, resume=resume, report=watch.telling(tell), watch=watch)
         network.load_state_dict(watch.best[1])
         return watch, seconds
 
-    if source:
-        torch.set_num_threads(half)
     try:
-        watch, seconds = stage(recipe, out, 0, lambda batch: loss_of(network, batch, center, scale, rank))
-        notes |= {"rank": rank, "best_step": watch.best[0], "seconds": round(seconds)}
-        if rank:
-            watch, seconds = stage(order, out / order.name, recipe.steps, lambda batch: order_of(network, batch, center, scale))
-            notes["order"] = asdict(order) | {"best_step": watch.best[0], "seconds": round(seconds)}
+        for stage in stages:
+            watch, seconds = train(stage)
+            told = {"best_step": watch.best[0], "seconds": round(seconds)}
+            notes |= told | {"rank": rank} if stage is recipe else {stage.name: asdict(stage) | told}
     finally:
         torch.set_num_threads(all_threads)
     return _export(known, network, recipe, watch, out, notes)
+
+
+def _later(recipe: Recipe, stage: str) -> Recipe:
+    """Of a later stage; the last one is short and looks often."""
+    later = replace(recipe, name=stage, steps=max(1, recipe.steps // LATER_STAGES[stage]), lr=recipe.lr / 2)
+    if stage != "last":
+        return later
+    return replace(later, batch=max(1, recipe.batch // 2), checkpoint_every=max(1, recipe.checkpoint_every // 4))
 
 
 def _source(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:

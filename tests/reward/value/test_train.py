@@ -27,17 +27,18 @@ def head(collected, tiny_folder, tmp_path_factory):
 
 def test_the_loss_falls_and_the_folder_tells_what_it_is(head, tiny_folder):
     out, reported = head
-    lines, later = ([json.loads(line) for line in (out / file).read_text().splitlines()] for file in ("value.jsonl", "order/order.jsonl"))
+    files = [out / name for name in ("value.jsonl", "order/order.jsonl", "last/last.jsonl")]
+    lines, *later = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
     first, last = reported[0], reported[-1]  # of each stage there is one report
     assert first.step == lines[-1]["step"] == 30 and "held_out_nll" in first.metrics
-    assert last.step == last.steps == first.steps == 40 and later[-1]["step"] == 10
+    assert last.step == last.steps == first.steps == 45 and [of[-1]["step"] for of in later] == [10, 5]
     assert first.loss < 0.8 * 0.5 + 0.5 * np.log(2)  # a network that knows nothing: NLL of 0.5, rank of ln 2
     assert last.loss < 0.5 + 2 * np.log(2)
     config, metrics = (json.loads((out / name).read_text()) for name in ("config.json", "metrics.json"))
     assert (config["kind"], config["model"], config["reward"]) == ("value", str(tiny_folder), "jpeg")
     assert set(metrics["levels"]) == {str(level) for level in range(1, LEVELS + 1)}
     assert {"spearman", "nll", "within_68", "within_95"} <= set(metrics["levels"]["3"])
-    assert metrics["best_step"] in (10, 20, 30) and metrics["order"]["best_step"] == 10
+    assert metrics["best_step"] in (10, 20, 30) and metrics["order"]["best_step"] == 10 and metrics["last"]["best_step"] in range(1, 6)
 
 
 def test_a_reward_that_tells_nothing_of_words_is_not_loaded(collected, tiny_folder, tmp_path, monkeypatch):
