@@ -94,7 +94,7 @@ def _step_models() -> str:
             f"pairs ranked right at 25, 50, 75 % of the way: {ranked}",
         ),
         "value": (
-            value["recipe"] | {"steps": " + ".join(str(value[stage]["steps"]) for stage in ("recipe", "order", "last"))},
+            value["recipe"],
             f"{told['states']:,} states of {told['trajectories'] * told['prompts']:,} trajectories, and images made noisy anew",
             f"Spearman within prompts at 25, 50, 75 % of the way: {correlated}",
         ),

@@ -8,9 +8,6 @@ With z the standardised reward of the final image and (m, s^2) what the network 
 beta = 1/2 keeps states that are hard to predict from being given up; ranking within a group, the states of one prompt at one level, is
 what a search does with the scores, and a likelihood over all prompts is mostly about which prompts are hard.
 
-A third one, the same on recorded trajectories alone, is short: they tell how a trajectory without noise goes on, where images made noisy
-anew tell of all that may come of a state, but a network soon knows them by heart.
-
 A reward that tells what it thinks of single words (`mcts_ray.reward.base`) is learned from word by word, by which a network comes to know
 what words mean many times sooner than from one number for all of them: with h_l the probability that it gives to what word l states and
 p_l the place of it, v_l and q_l those of the network,
@@ -27,8 +24,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +54,8 @@ SAMPLE = 64  # groups from which the feature maps' units are taken
 BETA = 0.5
 TAU = 0.5  # of ranking, in standard deviations of the reward
 RANK = 0.5  # weight of ranking
-ORDER, ORDER_TAU = 2.0, 0.4  # both in the second stage; with this tau a difference of means is about one of rewards
-LATER_STAGES = {"order": 3, "last": 6}  # by which the steps are divided in them; the learning rate is half that of the first stage
 PLACE = 2.0  # of the places of words, beside the verdicts
 WORDS = 3.0  # weight of both
-Loss = tuple[torch.Tensor, dict[str, float]]  # and its parts
 READ = 4096  # prompts from which it is learned what words are to a reward that lends its way of reading
 
 
@@ -86,10 +78,9 @@ def run(
     """Train a value head for `model` on the trajectories in `data` and write config.json, model.safetensors and metrics.json to `out`.
 
     images: scored images (`mcts_ray.reward.value.renoised`) from which most states of a batch are made anew, besides recorded ones.
-    A tenth of the prompts is held out; of each stage the weights (moving averages) of the checkpoint that ranks best there are
-    kept, and a stage ends when `PATIENCE` checkpoints in a row were not better. steps: of the first stage. rank: weight of ranking in it;
-    without any there is no other stage. Raises ValueError with one sentence for data that cannot be used, or a folder that holds a run
-    on other data.
+    A tenth of the prompts is held out; the weights (moving averages) of the checkpoint that ranks best there are kept, and training
+    ends when `PATIENCE` checkpoints in a row were not better. Raises ValueError with one sentence for data that cannot be used, or a
+    folder that holds a run on other data.
     """
     from mcts_ray.diffusion.device import resolve_device
 
@@ -100,65 +91,38 @@ def run(
     _check_model(known, model)
     kept, held = known.split()
     recipe = replace(recipe, seed=seed, steps=steps or recipe.steps)
-    stages = [recipe, *(_later(recipe, name) for name in LATER_STAGES if rank)]
     torch.manual_seed(seed)
     network = ValueNetwork(_shape(known, width)).to(device)
     center, scale = _units(known, network, kept, seed)
+    watch = Watch(known, network, held, center, scale, out, resume)
     notes = {"images": str(images)} if images else {}
     shown = {"images": [str(images), digest((images / SCORES).read_bytes())]} if images and (images / SCORES).is_file() else notes
     check_same_run(out, recipe, {"data": known.key, "shape": asdict(network.shape), "rank": rank, **shown}, resume)
     all_threads = torch.get_num_threads()
-    behind = max(1, all_threads // 2) if images else 0  # threads that make images noisy
+    half = max(1, all_threads // 2)
     source = _source(images, known, held, out, device) if images else None
-    for before, later in pairwise(stages):
-        check_same_run(out / later.name, later, {"after": asdict(before)}, resume)
+    recorded, again = (RECORDED, _renoised(source, seed, half)) if source else (recipe.batch, None)
     if not (out / f"{recipe.name}.pt").is_file():
         _begin(network, known, kept, source, device, seed)
 
-    def states(rng: np.random.Generator, step: int, groups: int, again: Ahead[Batch] | None) -> Batch:
-        groups = RECORDED if again else groups
-        batch = known.batch([kept[index] for index in rng.choice(len(kept), groups)], device)
+    def loss_of_batch(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = known.batch([kept[index] for index in rng.choice(len(kept), recorded)], device)
         for turn, number in enumerate((step, step - LATER)) if again else ():
             if number >= 0:
                 fresh = again(number)
-                batch = joined(batch, replace(fresh, group=fresh.group + groups + turn * RENEWED))
-        return batch
+                batch = joined(batch, replace(fresh, group=fresh.group + recorded + turn * RENEWED))
+        return loss_of(network, batch, center, scale, rank)
 
-    def train(stage: Recipe) -> tuple[Watch, float]:
-        number, folder = stages.index(stage), out if stage is recipe else out / stage.name
-        watch = Watch(known, network, held, center, scale, folder, resume)
-        if watch.over:  # an earlier run has ended early
-            seconds = torch.load(folder / f"{stage.name}.pt", map_location="cpu", weights_only=True)["seconds"]
-        else:
-            before, total = (sum(one.steps for one in some) for some in (stages[:number], stages))
-            tell = report and (lambda progress: report(replace(progress, step=before + progress.step, steps=total)))
-            again = _renoised(source, seed + number, behind) if source and stage.name != "last" else None
-            loss = partial(loss_of, rank=rank) if stage is recipe else order_of
-            torch.set_num_threads(max(1, all_threads - behind) if again else all_threads)
-
-            def loss_of_batch(rng: np.random.Generator, step: int) -> Loss:
-                return loss(network, states(rng, step, stage.batch, again), center, scale)
-
-            _, seconds = fit(stage, network, loss_of_batch, folder, resume=resume, report=watch.telling(tell), watch=watch)
-        network.load_state_dict(watch.best[1])
-        return watch, seconds
-
+    if again:
+        torch.set_num_threads(half)
     try:
-        for stage in stages:
-            watch, seconds = train(stage)
-            told = {"best_step": watch.best[0], "seconds": round(seconds)}
-            notes |= told | {"rank": rank} if stage is recipe else {stage.name: asdict(stage) | told}
+        if watch.over:  # an earlier run has ended early
+            seconds = torch.load(out / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["seconds"]
+        else:
+            _, seconds = fit(recipe, network, loss_of_batch, out, resume=resume, report=watch.telling(report), watch=watch)
     finally:
         torch.set_num_threads(all_threads)
-    return _export(known, network, recipe, watch, out, notes)
-
-
-def _later(recipe: Recipe, stage: str) -> Recipe:
-    """Of a later stage; the last one is short and looks often."""
-    later = replace(recipe, name=stage, steps=max(1, recipe.steps // LATER_STAGES[stage]), lr=recipe.lr / 2)
-    if stage != "last":
-        return later
-    return replace(later, batch=max(1, recipe.batch // 2), checkpoint_every=max(1, recipe.checkpoint_every // 4))
+    return _export(known, network, recipe, watch, out, {"seconds": round(seconds), "rank": rank, **notes})
 
 
 def _source(images: Path, known: Trajectories, held: list[Group], out: Path, device: torch.device) -> Renoised:
@@ -191,36 +155,18 @@ def _begin(
     borrow(network, reward, prompts, embedding_PLD.to(device), seed)
 
 
-def loss_of(network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK) -> Loss:
+def loss_of(
+    network: ValueNetwork, batch: Batch, center: float, scale: float, rank: float = RANK
+) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss of a batch and its parts."""
     said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
     true_B = (batch.reward - center) / scale
     parts = {"nll": likelihood(said.mean, said.log_variance, true_B)}
     if rank:
         parts["rank"] = rank * ranking(said.mean, true_B, batch.group)
-    return _total(parts, said, batch)
-
-
-def _total(parts: dict[str, torch.Tensor], said: Opinion, batch: Batch) -> Loss:
     if batch.verdict is not None:
         parts["words"] = WORDS * words(said, batch.verdict)
     return sum(parts.values()), {name: part.item() for name, part in parts.items()}
-
-
-def order_of(network: ValueNetwork, batch: Batch, center: float, scale: float) -> Loss:
-    """The loss of a batch in the second stage, and its parts."""
-    said = network(batch.taps, batch.x, batch.x0, batch.log_snr, batch.embeddings)
-    true_B, same_BB = (batch.reward - center) / scale, batch.group[:, None] == batch.group
-    average_B = (same_BB.float() @ said.mean) / same_BB.sum(1)
-    level_B = average_B + (said.mean - average_B).detach()
-    rank = ORDER * ranking(said.mean, ranks(true_B, same_BB), batch.group, ORDER_TAU)
-    return _total({"nll": likelihood(level_B, said.log_variance, true_B), "rank": rank}, said, batch)
-
-
-def ranks(true_B: torch.Tensor, same_BB: torch.Tensor) -> torch.Tensor:
-    """The rank of each state's reward (B,) in its group, 0 the lowest and 1 the highest; equal ones share theirs."""
-    above_BB = (true_B[:, None] > true_B).float() + (true_B[:, None] == true_B).float() / 2
-    return ((above_BB * same_BB).sum(1) - 0.5) / (same_BB.sum(1) - 1).clamp(min=1)
 
 
 def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch.Tensor, beta: float = BETA) -> torch.Tensor:
@@ -229,13 +175,13 @@ def likelihood(mean_B: torch.Tensor, log_variance_B: torch.Tensor, true_B: torch
     return (log_variance_B.detach().exp() ** beta * nll_B).mean()
 
 
-def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor, tau: float = TAU) -> torch.Tensor:
+def ranking(mean_B: torch.Tensor, true_B: torch.Tensor, group_B: torch.Tensor) -> torch.Tensor:
     """Logistic loss of the pairs within groups, each weighted by how far its truths are apart; 0 if no truths differ."""
     first, second = torch.triu_indices(len(mean_B), len(mean_B), 1, device=mean_B.device)
     same = group_B[first] == group_B[second]
     first, second = first[same], second[same]
     apart = true_B[first] - true_B[second]
-    loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / tau)
+    loss = F.softplus(-(mean_B[first] - mean_B[second]) * apart.sign() / TAU)
     return (apart.abs() * loss).sum() / apart.abs().sum().clamp(min=1e-6)
 
 
@@ -312,7 +258,7 @@ def _share_of(verdict_BLV: torch.Tensor, true_B: torch.Tensor) -> tuple[float, f
 
 def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Watch, out: Path, notes: dict) -> Path:
     """Write the best weights, rounded as they will be read, and what they are worth on all held-out prompts."""
-    _, state = watch.best
+    step, state = watch.best
     network.load_state_dict({name: value.half().float() for name, value in state.items()})
     network.eval()
     manifest, (center, scale) = data.manifest, watch._units
@@ -322,7 +268,7 @@ def _export(data: Trajectories, network: ValueNetwork, recipe: Recipe, watch: Wa
     ValueHead(network, config).save(out)
     found = list(watch.predictions(watch.held))
     record = {"model": config.model, "reward": config.reward, "data": facts, "recipe": asdict(recipe), **notes}
-    record |= {"parameters": sum(value.numel() for value in network.parameters())}
+    record |= {"best_step": step, "parameters": sum(value.numel() for value in network.parameters())}
     record |= {"torch": torch.__version__, "held_out": summary(found), "levels": by_level(found)}
     (out / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out

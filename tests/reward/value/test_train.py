@@ -10,9 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mcts_ray import SearchConfig, Searcher
-from mcts_ray.reward.value.data import Batch
-from mcts_ray.reward.value.network import Opinion
-from mcts_ray.reward.value.train import RECIPE, likelihood, order_of, ranking, ranks, run
+from mcts_ray.reward.value.train import RECIPE, likelihood, ranking, run
 from tests.reward.value.conftest import LEVELS
 
 QUICK = {"recipe": replace(RECIPE, batch=6, warmup=5, lr=3e-3, checkpoint_every=10), "width": 16, "device": "cpu"}
@@ -27,18 +25,13 @@ def head(collected, tiny_folder, tmp_path_factory):
 
 def test_the_loss_falls_and_the_folder_tells_what_it_is(head, tiny_folder):
     out, reported = head
-    files = [out / name for name in ("value.jsonl", "order/order.jsonl", "last/last.jsonl")]
-    lines, *later = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
-    first, last = reported[0], reported[-1]  # of each stage there is one report
-    assert first.step == lines[-1]["step"] == 30 and "held_out_nll" in first.metrics
-    assert last.step == last.steps == first.steps == 45 and [of[-1]["step"] for of in later] == [10, 5]
-    assert first.loss < 0.8 * 0.5 + 0.5 * np.log(2)  # a network that knows nothing: NLL of 0.5, rank of ln 2
-    assert last.loss < 0.5 + 2 * np.log(2)
+    lines = [json.loads(line) for line in (out / "value.jsonl").read_text().splitlines()]
+    assert reported[-1].step == lines[-1]["step"] == 30 and "held_out_nll" in reported[-1].metrics
+    assert reported[-1].loss < 0.8 * 0.5 + 0.5 * np.log(2)  # a network that knows nothing: NLL of 0.5, rank of ln 2
     config, metrics = (json.loads((out / name).read_text()) for name in ("config.json", "metrics.json"))
     assert (config["kind"], config["model"], config["reward"]) == ("value", str(tiny_folder), "jpeg")
     assert set(metrics["levels"]) == {str(level) for level in range(1, LEVELS + 1)}
-    assert {"spearman", "nll", "within_68", "within_95"} <= set(metrics["levels"]["3"])
-    assert metrics["best_step"] in (10, 20, 30) and metrics["order"]["best_step"] == 10 and metrics["last"]["best_step"] in range(1, 6)
+    assert {"spearman", "nll", "within_68", "within_95"} <= set(metrics["levels"]["3"]) and metrics["best_step"] in (10, 20, 30)
 
 
 def test_a_reward_that_tells_nothing_of_words_is_not_loaded(collected, tiny_folder, tmp_path, monkeypatch):
@@ -150,32 +143,6 @@ def test_ranking_counts_pairs_within_groups_by_how_far_their_truths_are_apart():
     assert ranking(right, true, group) < np.log(2) < ranking(wrong, true, group)  # of the wider pair three times the weight
     assert ranking(right + torch.tensor([0, 0, 50.0, 50.0]), true, group) == pytest.approx(float(ranking(right, true, group)), abs=1e-5)
     assert ranking(right, torch.zeros(4), group) == 0
-
-
-def test_ranks_are_those_within_groups_and_shared_by_equals():
-    group, true = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0.9, 0.1, 0.9, 3.0, 2.0])
-    assert ranks(true, group[:, None] == group).tolist() == [0.75, 0.0, 0.75, 1.0, 0.0]
-
-
-def test_the_second_stage_takes_fine_differences_for_as_much_as_coarse_ones():
-    """It moves the mean of a group as the likelihood wants, and states within it by rank alone."""
-
-    class Says(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.mean = torch.nn.Parameter(torch.zeros(4))
-
-        def forward(self, *_):
-            return Opinion(self.mean, torch.zeros(4), None, None)
-
-    said, rewards = Says(), torch.tensor([0.998, 0.999, 1.0, 0.3])
-    batch = Batch({}, *[None] * 4, rewards, torch.zeros(4, dtype=torch.long))
-    for _ in range(200):
-        loss, _ = order_of(said, batch, 0.0, 1.0)
-        (gradient,) = torch.autograd.grad(loss, said.parameters())
-        said.mean.data -= 0.5 * gradient
-    low, fine, high, gross = said.mean.tolist()
-    assert gross < low < fine < high and high - fine > 0.5 and np.mean(said.mean.tolist()) == pytest.approx(rewards.mean(), abs=0.05)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(collected, tiny_folder, tmp_path, monkeypatch):
