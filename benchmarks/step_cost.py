@@ -3,12 +3,12 @@
     python -m benchmarks.step_cost [--sizes scenes sd15 sdxl] [--rounds 15]
 
 The call and every score are measured in turn in one run; figures are medians over rounds of the ratio within a round, with quartiles.
-value: the head, by features of that call, of states of one prompt as the trees of a search have them; or of a prompt each. ige: what an
-untrained IGE of the default width says of all jumps, by pooled features of that call, or by the trunk of the value head (scenes only).
-lrm: a network of its own, the U-Net up to its middle for the prompt and for the empty one. x0: the predicted image decoded and scored by
-the image reward (scenes only: the models of the other sizes have tiny autoencoders). At sd15 and sdxl size all weights are random,
-batches of one state on a CPU and of `--batch` on a GPU. On a CPU scenes is measured by one thread, as an actor of one core has it, and by
-all: small layers gain less from threads than the U-Net does.
+value: the head, by features of that call, of states of one prompt as the trees of a search have them, or (scenes only) of a prompt each.
+ige: what an untrained IGE of the default width says of all jumps, by pooled features of that call, or by the trunk of the value head
+(scenes only). lrm: a network of its own, the U-Net up to its middle for the prompt and for the empty one. x0: the predicted image decoded
+and scored by the image reward (scenes only: the models of the other sizes have tiny autoencoders). At sd15 and sdxl size all weights are
+random, batches of one state on a CPU and of `--batch` on a GPU. On a CPU scenes is measured by one thread, as an actor of one core has
+it, and by all: small layers gain less from threads than the U-Net does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mcts_ray.reward.value.network import Look, Shape, ValueNetwork, fourier, places, to_grid
+from mcts_ray.reward.value.network import Look, Map, Shape, ValueNetwork, fourier, places, to_grid
 
 SHAPE = Shape({"mid": 6, "up.0": 5}, latent=4, text=8, grid=4, width=16, heads=2)
 
@@ -38,9 +38,24 @@ def test_a_look_is_what_the_stock_layer_does():
     torch.manual_seed(0)
     options = {"dim_feedforward": 24, "activation": "gelu", "batch_first": True, "norm_first": True}
     stock, look = torch.nn.TransformerDecoderLayer(12, 3, **options).eval(), Look(12, 3, **options).eval()
+    for weight in stock.parameters():  # biases too, which begin at 0
+        torch.nn.init.normal_(weight, std=0.3)
     look.load_state_dict(stock.state_dict())
     words, patches = torch.randn(2, 5, 12), torch.randn(2, 9, 12)
     torch.testing.assert_close(look(words, look.seen(patches)), stock(words, patches), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", [4, 2])
+def test_maps_are_read_in_standard_units(side):
+    """Of a map as large as the grid, and of a smaller one, which is projected before it is brought to the grid."""
+    torch.manual_seed(0)
+    module, seen = Map(6, 16), 3 + 2 * torch.randn(2, 6, side, side)
+    module.center.copy_(torch.randn(6))
+    module.spread.copy_(0.5 + torch.rand(6))
+    wanted = (seen - module.center[:, None, None]) / module.spread[:, None, None]
+    wanted = torch.einsum("bchw,dc->bdhw", wanted, module.project.weight) + module.project.bias[:, None, None]
+    wanted = to_grid(wanted, 4, exact=True).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(module(seen, 4), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
