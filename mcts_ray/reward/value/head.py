@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -87,10 +88,9 @@ class ValueHead:
     @torch.no_grad()
     def score_with_variance(self, states: States) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance (B,), (B,) of the final reward."""
-        number = {prompt: index for index, prompt in enumerate(dict.fromkeys(states.prompts))}
-        first = [states.prompts.index(prompt) for prompt in number]
-        which_B = torch.tensor([number[prompt] for prompt in states.prompts], device=states.x.device)
-        said = self.network(states.taps, states.x, states.x0, states.log_snr, states.embeddings[first], which_B)
+        _, first_N, which_B = np.unique(states.prompts, return_index=True, return_inverse=True)
+        prompts = states.embeddings[first_N], torch.from_numpy(which_B).to(states.x.device)
+        said = self.network(states.taps, states.x, states.x0, states.log_snr, *prompts)
         return self.config.center + self.config.scale * said.mean, self.config.scale**2 * said.log_variance.exp()
 
     def save(self, folder: Path) -> None:
